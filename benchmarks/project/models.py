@@ -1,0 +1,27 @@
+"""Three tables of one shape: nobody publishes the first, redis_events the second, a hand-written receiver the third."""
+
+from django.db import models
+
+
+class Order(models.Model):
+    """An order as every measurement of saves writes it."""
+
+    customer = models.CharField(max_length=100)
+    status = models.CharField(max_length=20)
+    total = models.DecimalField(max_digits=10, decimal_places=2)
+    placed_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        abstract = True
+
+
+class UnpublishedOrder(Order):
+    pass
+
+
+class PublishedOrder(Order):
+    pass
+
+
+class HandPublishedOrder(Order):
+    pass

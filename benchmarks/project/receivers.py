@@ -1,0 +1,12 @@
+"""What the measured listener runs: it looks into the data, as the raw loop does, and counts."""
+
+from benchmarks.event import CHANNEL, TYPE
+from benchmarks.meter import Meter
+from redis_events import Event, receives
+
+hit = Meter.from_environment().hit
+
+
+@receives(CHANNEL, types=TYPE)
+def count(event: Event) -> None:
+    hit(event.data["sent"])

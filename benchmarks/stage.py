@@ -1,0 +1,149 @@
+"""What one run of the benchmarks owns: a server, databases, and the processes that are measured."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+import pytest
+
+from tests.servers import Postgres, Server
+
+ROOT = Path(__file__).resolve().parent.parent
+DEADLINE = 60.0
+# A subscriber that is slower than the blast must be waited for, not thrown out.
+UNLIMITED = ("--client-output-buffer-limit", "pubsub", "0", "0", "0")
+
+RAW_LISTENER = ("-m", "benchmarks.sides.raw_listener")
+OUR_LISTENER = ("-m", "django", "listen_events")
+
+
+class SideError(Exception):
+    """Raised when a measured process ended, or was ended at the deadline, before it printed what was asked of it."""
+
+
+class Side:
+    """One measured process; its standard output is the protocol, its standard error is kept for the error."""
+
+    def __init__(self, arguments: Sequence[str], *, environment: dict[str, str], log: Path) -> None:
+        self.arguments = arguments
+        self.log = log
+        with log.open("w") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        self.alarm = threading.Timer(DEADLINE, self.process.kill)
+        self.alarm.start()
+
+    def wait_for_line(self, start: str) -> str:
+        """The next line that begins with `start`."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith(start):
+                return line
+        self.process.wait()
+        raise SideError(f"{self.arguments} printed no {start!r}:\n{self.log.read_text()[-3000:]}")
+
+    def result(self) -> dict[str, Any]:
+        """The next line of JSON."""
+        return json.loads(self.wait_for_line("{"))
+
+    def resident_mib(self) -> float:
+        """The memory it has in RAM now, in MiB."""
+        return psutil.Process(self.process.pid).memory_info().rss / 2**20
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after 5 s."""
+        self.alarm.cancel()
+        self.process.terminate()
+        try:
+            self.process.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
+
+
+class Stage:
+    """A context: servers are started on entering and gone after it, with everything they wrote."""
+
+    def __init__(self) -> None:
+        self.numbers = count(1)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redis-events-bench-")))
+            self.server = stack.enter_context(Server(extra=UNLIMITED))
+            self.databases = {"sqlite": _sqlite(self.folder)}
+            with suppress(pytest.skip.Exception):  # how tests.servers says that PostgreSQL is not installed
+                self.databases["postgres"] = stack.enter_context(Postgres()).create("bench")
+            for name in self.databases:
+                self._migrate(name)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._stack.close()
+
+    def run(self, side: str, *, database: str = "sqlite", without_us: bool = False, **options: int) -> dict[str, Any]:
+        """Run `benchmarks.sides.<side>` to its end and return the JSON it printed."""
+        with self.start(
+            ("-m", f"benchmarks.sides.{side}"), database=database, without_us=without_us, **options
+        ) as process:
+            return process.result()
+
+    @contextmanager
+    def start(
+        self, arguments: Sequence[str], *, database: str = "sqlite", without_us: bool = False, **options: int
+    ) -> Iterator[Side]:
+        """A process of the bench project, stopped on leaving; `options` become BENCH_… variables."""
+        environment = self._environment(database, without_us=without_us)
+        environment |= {f"BENCH_{name.upper()}": str(value) for name, value in options.items()}
+        side = Side(arguments, environment=environment, log=self.folder / f"stderr-{next(self.numbers)}.log")
+        try:
+            yield side
+        finally:
+            side.stop()
+
+    @contextmanager
+    def listening(self, arguments: Sequence[str], *, warm: int, events: int) -> Iterator[Side]:
+        """A listener of either kind that has said that it listens, its meter set."""
+        with self.start(arguments, warm=warm, events=events) as side:
+            side.wait_for_line("Listening on")
+            yield side
+
+    def _migrate(self, database: str) -> None:
+        with self.start(("-m", "django", "migrate", "--run-syncdb"), database=database) as process:
+            process.wait_for_line("Running migrations")
+            process.process.communicate()
+
+    def _environment(self, database: str, *, without_us: bool) -> dict[str, str]:
+        return {
+            "DJANGO_SETTINGS_MODULE": "benchmarks.project.settings",
+            "BENCH_REDIS_URL": self.server.url,
+            "BENCH_DATABASE": json.dumps(self.databases[database]),
+            "BENCH_APPS": "" if without_us else "redis_events",
+        }
+
+
+def _sqlite(folder: Path) -> dict[str, Any]:
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(folder / "bench.sqlite3"),
+        "OPTIONS": {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"},
+    }

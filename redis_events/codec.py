@@ -1,0 +1,278 @@
+"""Bytes ⇄ Event: structured-mode CloudEvents 1.0 JSON (spec: CloudEvents 1.0.2, JSON format 1.0.2)."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Any, Literal
+
+import msgspec
+from django.utils import timezone
+
+from .conf import conf
+from .events import Event, new_id, now
+from .exceptions import DecodeError, EncodeError, EventTooLarge
+
+MAX_DEPTH = 64
+ANY: Any = object()
+"""The data type of a receiver that takes whatever JSON value there is."""
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Hops = Annotated[int, msgspec.Meta(ge=0, le=1_000)]
+
+
+class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A CloudEvents document, its attributes by their names on the wire; data stays bytes until it is wanted."""
+
+    specversion: Literal["1.0"]
+    id: Name
+    source: Name
+    type: Name
+    time: datetime | None = None
+    subject: Name | None = None
+    datacontenttype: str | None = None
+    dataschema: Name | None = None
+    correlationid: Name | None = None
+    causationid: Name | None = None
+    traceparent: Name | None = None
+    hops: Hops = 0
+    dataversion: str | int | None = None
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    data_base64: str | None = None
+
+
+_encoder = msgspec.json.Encoder()
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_decode_value = msgspec.json.Decoder().decode
+
+
+# ------------------------------------------------------------------ publishing
+
+
+def encode(event: Event[Any]) -> bytes:
+    """The event's document. Raises EncodeError or EventTooLarge, before anything was written."""
+    data = encode_value(event.data)
+    return _within_limits(
+        _encoder.encode(
+            Envelope(
+                specversion="1.0",
+                id=event.id,
+                source=event.source,
+                type=event.type,
+                time=event.time,
+                subject=event.key or None,
+                datacontenttype="application/json",
+                correlationid=event.correlation_id or None,
+                causationid=event.causation_id or None,
+                traceparent=event.traceparent or None,
+                hops=event.hops,
+                data=msgspec.Raw(data),
+            )
+        )
+    )
+
+
+def encode_plain(data: Any) -> bytes:
+    """What ``publish`` without a type sends: a text as it is, anything else as JSON. Raises as ``encode`` does."""
+    try:
+        return _within_limits(data.encode() if isinstance(data, str) else encode_value(data))
+    except UnicodeEncodeError as error:
+        raise EncodeError(f"the text is not valid Unicode: {error.reason}") from error
+
+
+def encode_value(value: Any) -> bytes:
+    """A JSON value. Raises EncodeError when ``value`` has none."""
+    try:
+        encoded = _encoder.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EncodeError(f"the data has no JSON form: {error}") from error
+    return encoded if not _needs_care(encoded) else _encoder.encode(_careful(value))
+
+
+def _needs_care(encoded: bytes) -> bool:
+    """Whether NaN, an infinity or a naive datetime may have been in the value: a walk would cost ten times as much.
+
+    msgspec writes NaN and the infinities as null, those of Decimal as text, and naive datetimes without an offset.
+    """
+    return b"null" in encoded or b"NaN" in encoded or b"Inf" in encoded or bool(_NAIVE_TIME.search(encoded))
+
+
+_NAIVE_TIME = re.compile(rb'T\d\d:\d\d:\d\d(?:\.\d{1,6})?"')
+
+
+def _careful(value: Any) -> Any:
+    """The value as builtins, naive datetimes made aware as Django does. Raises EncodeError for NaN and infinities."""
+    return _walk(msgspec.to_builtins(value, builtin_types=(Decimal, datetime)))
+
+
+def _walk(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_walk(key): _walk(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_walk(item) for item in value]
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return timezone.make_aware(value)
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        raise EncodeError(f"the data has no JSON form: {value} is not a JSON number")
+    return value
+
+
+def _within_limits(document: bytes) -> bytes:
+    if len(document) > conf.MAX_EVENT_BYTES:
+        raise EventTooLarge(f"the event has {len(document):,} bytes; MAX_EVENT_BYTES is {conf.MAX_EVENT_BYTES:,}")
+    if is_too_deep(document):
+        raise EventTooLarge(f"the data is nested deeper than {MAX_DEPTH}")
+    return document
+
+
+# ------------------------------------------------------------------ receiving
+
+
+class Document:
+    """One received message, read as far as matching and bookkeeping need; its data stays bytes until wanted."""
+
+    __slots__ = ("channel", "envelope", "raw")
+
+    def __init__(self, envelope: Envelope, *, channel: str, raw: bytes) -> None:
+        self.envelope = envelope
+        self.channel = channel
+        self.raw = raw
+
+    def read(self, data_type: Any = ANY, *, attempt: int = 1, replayed: bool = False) -> Event[Any]:
+        """The event with its data as ``data_type`` (any type msgspec knows). Raises DecodeError."""
+        envelope = self.envelope
+        return Event(
+            data=self.data(data_type),
+            id=envelope.id,
+            type=envelope.type,
+            source=envelope.source,
+            channel=self.channel,
+            key=envelope.subject or "",
+            time=_aware(envelope.time),
+            attempt=attempt,
+            correlation_id=envelope.correlationid or "",
+            causation_id=envelope.causationid or "",
+            traceparent=envelope.traceparent or "",
+            hops=envelope.hops,
+            replayed=replayed,
+            raw=self.raw,
+        )
+
+    def data(self, data_type: Any) -> Any:
+        """The data alone. Raises DecodeError with the whole message as ``raw``."""
+        try:
+            return _reader(data_type)(self.envelope.data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise DecodeError(f"the data does not fit {type_name(data_type)}: {error}", raw=self.raw) from error
+
+
+class Plain(Document):
+    """A message without an envelope: its JSON value, else its text (``Event[str]``: always the text)."""
+
+    __slots__ = ()
+
+    def data(self, data_type: Any) -> Any:
+        if data_type is str:
+            return self.raw.decode()
+        if data_type is not ANY:
+            return super().data(data_type)
+        try:
+            return super().data(ANY)
+        except DecodeError:
+            return self.raw.decode()
+
+
+@lru_cache(maxsize=1024)
+def _reader(data_type: Any) -> Callable[[bytes], Any]:
+    return _decode_value if data_type is ANY else msgspec.json.Decoder(data_type).decode
+
+
+def type_name(data_type: Any) -> str:
+    """How messages call a data type."""
+    return "JSON" if data_type is ANY else getattr(data_type, "__qualname__", str(data_type))
+
+
+def decode(raw: bytes, *, channel: str, id: str = "") -> Document:
+    """A message as it came by pub/sub. Raises DecodeError for what must be quarantined.
+
+    Bytes that are no JSON are a text; JSON that is no CloudEvents object is a value; both are events. They have no id
+    of their own: it is ``id``, or a new one.
+    """
+    check_bytes(raw)
+    if raw.lstrip()[:1] != b"{":
+        return plain(raw, channel=channel, id=id)
+    try:
+        envelope = _decode_envelope(raw)
+    except msgspec.DecodeError as error:
+        _refuse_broken_envelope(raw, error)
+        return plain(raw, channel=channel, id=id)
+    return _document(envelope, raw, channel)
+
+
+def check_bytes(raw: bytes) -> None:
+    """Size, depth and encoding, before any parsing. Raises DecodeError."""
+    if len(raw) > conf.MAX_EVENT_BYTES:
+        raise DecodeError(f"larger than MAX_EVENT_BYTES ({conf.MAX_EVENT_BYTES:,} bytes)", raw=raw)
+    try:
+        raw.decode()
+    except UnicodeDecodeError as error:
+        raise DecodeError(f"not UTF-8: {error.reason} at byte {error.start}", raw=raw) from error
+    if is_too_deep(raw):
+        raise DecodeError(f"nested deeper than {MAX_DEPTH}", raw=raw)
+
+
+def is_too_deep(raw: bytes) -> bool:
+    """Whether JSON is nested deeper than 64, told without parsing it (parsers raise RecursionError there)."""
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in _BRACKETS.findall(_STRINGS.sub(b"", raw)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
+
+
+_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"')
+_BRACKETS = re.compile(rb"[\[\]{}]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\u2028\u2029]")
+
+
+def plain(raw: bytes, *, channel: str, id: str = "") -> Plain:
+    """A message without an envelope. Its id is new where the transport knows no other."""
+    nobody = Envelope(specversion="1.0", id=id or new_id(), source="", type="", time=now(), data=msgspec.Raw(raw))
+    return Plain(nobody, channel=channel, raw=raw)
+
+
+def _refuse_broken_envelope(raw: bytes, error: msgspec.DecodeError) -> None:
+    try:
+        value = _decode_value(raw)
+    except msgspec.DecodeError:
+        return
+    if "specversion" in value:
+        raise DecodeError(f"breaks the CloudEvents rules: {error}", raw=raw) from error
+
+
+def _document(envelope: Envelope, raw: bytes, channel: str) -> Document:
+    # Control characters can only come escaped; PostgreSQL refuses some of them in text, log files all.
+    if b"\\u" in raw:
+        _refuse_control_characters(envelope, raw)
+    if envelope.data_base64 is not None:
+        raise DecodeError("data_base64 is not supported: events carry JSON", raw=raw)
+    return Document(envelope, channel=channel, raw=raw)
+
+
+def _aware(time: datetime | None) -> datetime:
+    if time is None:
+        return now()
+    return time if time.tzinfo else time.astimezone()
+
+
+def _refuse_control_characters(envelope: Envelope, raw: bytes) -> None:
+    for attribute in ("id", "source", "type", "subject", "correlationid", "causationid", "traceparent"):
+        if _CONTROL.search(getattr(envelope, attribute) or ""):
+            raise DecodeError(f"breaks the CloudEvents rules: a control character in {attribute}", raw=raw)

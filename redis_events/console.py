@@ -1,0 +1,256 @@
+"""The lines of the terminal: plain text with Django's styles, or one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import django
+from django.core.management.base import OutputWrapper
+from django.core.management.color import Style
+
+from . import __version__
+from .conf import conf, mask
+from .exceptions import TransportError
+from .listening import Listener
+from .registry import Receiver
+from .retry import Outcome
+from .runner import Result, one_line
+from .signals import event_settled
+
+MOST_A_SECOND = 20
+"""Lines for finished runs: faster than anybody reads, slow enough not to slow the listener."""
+WATCHED = "redis_events"
+
+
+class Console:
+    """Writes what one listen_events process has to say. ``verbosity`` is Django's; ``as_json`` writes JSON objects."""
+
+    def __init__(self, out: OutputWrapper, style: Style, *, verbosity: int = 1, log_format: str | None = None) -> None:
+        self.out = out
+        self.style = style
+        self.verbosity = verbosity
+        self.as_json = log_format == "json"
+        self._began = time.monotonic()
+        self._shown: deque[float] = deque()
+        self._unshown = 0
+        if log_format or not logging.getLogger(WATCHED).hasHandlers():
+            self._take_log_lines()
+        if verbosity > 1 or out.isatty():
+            event_settled.connect(self.on_settled, weak=False, dispatch_uid="redis_events.console")
+
+    # -------------------------------------------------------------- the start
+
+    def listening(self, listeners: Sequence[Listener]) -> None:
+        """The table, and the line others wait for: everything is subscribed."""
+        self.table(listeners)
+        exact = {each.channel for listener in listeners for each in listener.subscriptions if not each.is_pattern}
+        patterns = {each.channel for listener in listeners for each in listener.subscriptions if each.is_pattern}
+        parts = [_count(len(exact), "channel"), _count(len(patterns), "pattern")]
+        on = ", ".join(part for part in parts if part)
+        receivers = _count(sum(len(listener.receivers) for listener in listeners), "receiver")
+        self._say(f"Listening on {on} with {receivers}. Ctrl+C to stop.", event="listening")
+
+    def table(self, listeners: Sequence[Listener]) -> None:
+        """Which receivers listen to what."""
+        self._say(self._title(listeners), event="started")
+        rows = [("CHANNEL", "TYPES", "RECEIVER", "MODE", "RETRY")]
+        rows += [_row(listener, receiver) for listener in listeners for receiver in listener.receivers]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+            self._say(f"  {'  '.join(cells)}  {row[4]}", event="receiver")
+
+    def _title(self, listeners: Sequence[Listener]) -> str:
+        servers = {_describe(listener) for listener in listeners}
+        parts = [f"redis_events {__version__}", conf.SERVICE or "unnamed service", *sorted(servers)]
+        return " · ".join([*parts, f"Django {django.get_version()}", f"pid {os.getpid()}"])
+
+    def nothing_to_listen_to(self) -> None:
+        """Nothing is registered, or nothing matches: say where receivers are looked for."""
+        self._say(
+            "Nothing to listen to: no receiver is registered. They are looked for in receivers.py and events.py of "
+            "every app in INSTALLED_APPS:\n\n"
+            "    from redis_events import receives\n\n"
+            '    @receives("channel")\n'
+            "    def receiver(event): ...\n",
+            event="nothing",
+        )
+
+    def cannot_connect(self, error: TransportError) -> None:
+        """The server is not there, or will not have us."""
+        self._say(f"Cannot listen: {error}", style="ERROR", event="unreachable")
+
+    def warn(self, message: str) -> None:
+        """Something that does not keep us from listening."""
+        self._say(f"Warning: {message}", style="WARNING", event="warning")
+
+    # -------------------------------------------------------------- while it runs
+
+    def on_settled(self, sender: object, results: Sequence[Result], **_: object) -> None:
+        """A line for each finished run, at most 20 a second, then their number."""
+        done = [result for result in results if result.verdict.outcome is Outcome.DONE]
+        self._flush_unshown()
+        for result in done:
+            if self._may_show():
+                self._say(_done_line(result), style="SUCCESS", **_facts(result))
+            else:
+                self._unshown += 1
+
+    def _may_show(self) -> bool:
+        moment = time.monotonic()
+        while self._shown and moment - self._shown[0] > 1.0:
+            self._shown.popleft()
+        if len(self._shown) >= MOST_A_SECOND:
+            return False
+        self._shown.append(moment)
+        return True
+
+    def _flush_unshown(self) -> None:
+        if self._unshown and (not self._shown or time.monotonic() - self._shown[0] > 1.0):
+            self._say(f"… {self._unshown:,} more done", event="more", count=self._unshown)
+            self._unshown = 0
+
+    # -------------------------------------------------------------- the end
+
+    def stopping(self, in_flight: int) -> None:
+        """Asked to stop: what is still in hand."""
+        if in_flight:
+            text = f"stopping: {in_flight} in flight, up to {conf.GRACE:g} s (again to abort) …"
+            self._say(text, event="stopping", in_flight=in_flight)
+
+    def stopped(self, listeners: Sequence[Listener], abandoned: int) -> None:
+        """The last line: what was done, and what was left."""
+        self._shown.clear()
+        self._flush_unshown()
+        counts: Counter[Outcome] = sum((listener.counts for listener in listeners), Counter())
+        outcomes = {str(outcome): counts[outcome] for outcome in Outcome} | {"abandoned": abandoned}
+        parts = " · ".join(f"{count:,} {name}" for name, count in outcomes.items())
+        self._say(f"stopped. {parts} · {_clock(time.monotonic() - self._began)}", event="stopped", **outcomes)
+
+    # -------------------------------------------------------------- writing
+
+    def _say(self, text: str, *, style: str = "", **facts: Any) -> None:
+        if self.as_json:
+            text = json.dumps({"time": datetime.now().astimezone().isoformat(), "message": text.strip(), **facts})
+        elif style:
+            text = getattr(self.style, style)(text)
+        self.out.write(text)
+        self.out.flush()
+
+    def _take_log_lines(self) -> None:
+        handler = logging.StreamHandler(_Lines(self.out))
+        handler.setFormatter(JsonFormatter() if self.as_json else TextFormatter(self.style))
+        logger = logging.getLogger(WATCHED)
+        logger.handlers = [handler]
+        logger.propagate = False
+        if logger.level == logging.NOTSET:
+            logger.setLevel(logging.INFO)
+
+
+class _Lines:
+    """A stream for logging over Django's OutputWrapper."""
+
+    def __init__(self, out: OutputWrapper) -> None:
+        self._out = out
+
+    def write(self, text: str) -> None:
+        self._out.write(text, ending="")
+
+    def flush(self) -> None:
+        self._out.flush()
+
+
+class TextFormatter(logging.Formatter):
+    """``20:14:03.420 retry  shop.order.paid … → billing.receivers.invoice  1/8 in 2.0 s  …``"""
+
+    def __init__(self, style: Style) -> None:
+        super().__init__()
+        self._style = style
+
+    def format(self, record: logging.LogRecord) -> str:
+        paint = self._style.ERROR if record.levelno >= logging.ERROR else self._style.WARNING
+        line = f"{_now()} {record.getMessage()}"
+        line = paint(line) if record.levelno >= logging.WARNING else line
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """The same lines as JSON objects."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": datetime.fromtimestamp(record.created).astimezone().isoformat(), "level": record.levelname}
+        line |= {"logger": record.name, "message": record.getMessage(), **getattr(record, "facts", {})}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _row(listener: Listener, receiver: Receiver) -> tuple[str, str, str, str, str]:
+    transport = type(listener.transport).__name__.removesuffix("Transport").lower()
+    modes = (
+        ["once"] * receiver.once + ["async"] * receiver.is_async + ["every listener"] * (not listener.transport.grouped)
+    )
+    retry = receiver.retry
+    policy = f"{retry.attempts}, {retry.delay:g}–{retry.max_delay:g} s" if retry else "–"
+    return (
+        f"{receiver.channel} ({transport})",
+        ", ".join(receiver.types or ("*",)),
+        receiver.name,
+        ", ".join(modes),
+        policy,
+    )
+
+
+def _describe(listener: Listener) -> str:
+    try:
+        server = listener.transport.describe()
+    except TransportError:
+        server = ""
+    return f"{server} {mask(conf.LOCATION)}".strip()
+
+
+def _done_line(result: Result) -> str:
+    envelope = result.run.document.envelope
+    what = f"{envelope.type or one_line_name(result.run.delivery.channel)} {short_id(envelope.id)}"
+    return f"{_now()} done   {what} → {result.run.receiver.name}  {result.seconds * 1e3:.0f} ms"
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    envelope = result.run.document.envelope
+    return {
+        "outcome": str(result.verdict.outcome),
+        "type": envelope.type,
+        "id": envelope.id,
+        "receiver": result.run.receiver.name,
+        "ms": round(result.seconds * 1e3, 1),
+    }
+
+
+def one_line_name(name: str) -> str:
+    """A channel's name as part of a line: other clients' channels may hold anything."""
+    return one_line(ValueError(name), limit=64)
+
+
+def short_id(id: str) -> str:
+    """An event id for people: ``01a20575…bf00``."""
+    return id if len(id) <= 13 else f"{id[:8]}…{id[-4:]}"
+
+
+def _count(number: int, noun: str) -> str:
+    return "" if not number else f"{number} {noun}" + ("s" if number > 1 else "")
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-3]
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{rest:02}"

@@ -1,0 +1,66 @@
+"""Everything redis_events raises, and what a receiver may raise to say what should happen next."""
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class RedisEventsError(Exception):
+    """Root of all errors of redis_events."""
+
+
+class ConfigurationError(RedisEventsError, ImproperlyConfigured):
+    """Raised when a setting, a publisher or a receiver is declared wrongly; the message names the place."""
+
+
+class PublishError(RedisEventsError, ValueError):
+    """Raised when the caller of ``publish`` made a mistake: nothing was written, nothing was sent."""
+
+
+class InvalidName(PublishError):
+    """Raised when a channel or a type is not a legal name."""
+
+
+class EncodeError(PublishError):
+    """Raised when an event's data has no JSON form (an unknown type, NaN, an infinity, a lone surrogate)."""
+
+
+class EventTooLarge(PublishError):
+    """Raised when an encoded event is larger than ``MAX_EVENT_BYTES`` or nested deeper than 64."""
+
+
+class TooManyHops(PublishError):
+    """Raised when an event would be the 17th of a chain in which receivers publish for receivers."""
+
+
+class DecodeError(RedisEventsError):
+    """Raised when received bytes are not an event. ``raw`` holds the bytes, ``str()`` the reason."""
+
+    def __init__(self, reason: str, *, raw: bytes) -> None:
+        super().__init__(reason)
+        self.raw = raw
+
+
+class TransportError(RedisEventsError):
+    """Raised when the server cannot be used; the message is safe to show (no password in it)."""
+
+
+class Unreachable(TransportError):
+    """Raised when the server does not answer: refused, silent, or the connection was lost."""
+
+
+class Refused(TransportError):
+    """Raised when the server answers and will not serve us: wrong password, no permission, wrong type."""
+
+
+class Reject(RedisEventsError):
+    """Raised by a receiver to send an event straight to the dead letters: ``raise Reject("why")``."""
+
+
+class RetryLater(RedisEventsError):
+    """Raised by a receiver to be called again: ``raise RetryLater(after=30)``. Counts as a run.
+
+    ``after`` is in seconds; without it the receiver's ``Retry`` says when.
+    """
+
+    def __init__(self, reason: str = "", *, after: float | None = None) -> None:
+        super().__init__(reason or "asked to be called again")
+        self.after = after

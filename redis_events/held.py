@@ -1,0 +1,169 @@
+"""Held deliveries: writing them down, claiming those that are due, finishing them."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+
+from django.db import connections, router
+from django.db.models import Min
+
+from .conf import conf
+from .events import now
+from .models import HeldDelivery
+from .retry import Outcome, Verdict
+
+MOST_BYTES = 262_144
+"""Bytes of a message that are kept; what is longer is kept cut, with its length and digest in the reason."""
+MOST_TEXT = 20_000
+
+State = HeldDelivery.State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What there is to keep of a run that did not end well."""
+
+    verdict: Verdict
+    error: BaseException
+    source: str
+    event_id: str
+    group: str
+    receiver: str
+    channel: str
+    type: str
+    key: str
+    entry_id: str
+    attempt: int
+    raw: bytes
+    using: str
+
+
+def hold(failures: Iterable[Failure]) -> None:
+    """Write failures down, committed, one INSERT for each database; what is held already stays as it is.
+
+    Raises django.db.DatabaseError: then nothing may be settled.
+    """
+    by_alias: dict[str, list[HeldDelivery]] = {}
+    for failure in failures:
+        by_alias.setdefault(failure.using, []).append(_row(failure))
+    for alias, rows in by_alias.items():
+        HeldDelivery.objects.using(alias).bulk_create(rows, ignore_conflicts=True)
+
+
+def _row(failure: Failure) -> HeldDelivery:
+    moment = now()
+    row = HeldDelivery(
+        source=failure.source,
+        event_id=failure.event_id,
+        group=failure.group,
+        receiver=failure.receiver,
+        channel=failure.channel[:255],
+        type=failure.type,
+        key=failure.key,
+        entry_id=failure.entry_id,
+        raw=failure.raw[:MOST_BYTES],
+        created_at=moment,
+    )
+    return _judged(row, failure.verdict, failure.error, attempt=failure.attempt, raw=failure.raw)
+
+
+def _judged(
+    row: HeldDelivery, verdict: Verdict, error: BaseException, *, attempt: int, raw: bytes | None = None
+) -> HeldDelivery:
+    moment = now()
+    is_dead = verdict.outcome is Outcome.DEAD
+    row.state = State.DEAD if is_dead else State.WAITING
+    row.due = None if is_dead else moment + timedelta(seconds=verdict.after)
+    row.attempt = attempt
+    row.updated_at = moment
+    row.reason = reason(error, raw or b"")
+    row.exception = _text(type(error).__qualname__)[:255]
+    row.traceback = _text("".join(traceback.format_exception(error)))[-MOST_TEXT:]
+    row.fingerprint = fingerprint(row.receiver, error)
+    return row
+
+
+def reason(error: BaseException, raw: bytes = b"") -> str:
+    """What went wrong, in one text that any database stores."""
+    said = _text(str(error))[:MOST_TEXT] or type(error).__qualname__
+    if len(raw) > MOST_BYTES:
+        return f"{said} (kept {MOST_BYTES:,} of {len(raw):,} bytes, sha256 {hashlib.sha256(raw).hexdigest()})"
+    return said
+
+
+def _text(value: str) -> str:
+    """Without what PostgreSQL refuses in text: NUL and lone surrogates."""
+    return value.encode(errors="backslashreplace").decode().replace("\x00", "\\x00")
+
+
+def fingerprint(receiver: str, error: BaseException) -> str:
+    """What makes two failures the same one: receiver, exception, and the innermost frame of the project's own code."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _is_library(frame.filename)] or frames
+    place = f"{Path(own[-1].filename).name}:{own[-1].name}" if own else ""
+    return hashlib.sha256(f"{receiver}\n{type(error).__qualname__}\n{place}".encode()).hexdigest()[:16]
+
+
+def _is_library(filename: str) -> bool:
+    return "site-packages" in filename or filename.startswith((sys.base_prefix, str(Path(__file__).parent)))
+
+
+def where(error_traceback: TracebackType | None) -> str:
+    """``file:line`` of the innermost frame of the project's own code, for a line of log; ``""`` when there is none."""
+    own = [frame for frame in traceback.extract_tb(error_traceback) if not _is_library(frame.filename)]
+    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+
+
+# ------------------------------------------------------------------ trying again
+
+
+def due_rows(receivers: Sequence[str], *, using: str, limit: int) -> list[HeldDelivery]:
+    """Waiting rows whose time has come, of receivers this process has; oldest first."""
+    waiting = HeldDelivery.objects.using(using).filter(state=State.WAITING, due__lte=now(), receiver__in=receivers)
+    return list(waiting.order_by("due")[:limit])
+
+
+def claim(row: HeldDelivery, *, using: str) -> bool:
+    """Take a due row for one run: count the run, move its time CLAIM_AFTER ahead. False when somebody else did.
+
+    Counting before running lets a run that kills its process come to an end too.
+    """
+    later = now() + timedelta(seconds=conf.CLAIM_AFTER)
+    same = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
+    claimed = same.update(due=later, attempt=row.attempt + 1) == 1
+    row.due, row.attempt = later, row.attempt + 1
+    return claimed
+
+
+def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, using: str) -> None:
+    """Make the outcome of a claimed row's run true."""
+    if error is None:
+        HeldDelivery.objects.using(using).filter(pk=row.pk).delete()
+        return
+    _judged(row, verdict, error, attempt=row.attempt).save(using=using)
+
+
+def next_due(receivers: Sequence[str], *, using: str) -> datetime | None:
+    """When the next waiting row of these receivers is due; None when none is waiting."""
+    waiting = HeldDelivery.objects.using(using).filter(state=State.WAITING, receiver__in=receivers)
+    earliest: datetime | None = waiting.aggregate(earliest=Min("due"))["earliest"]
+    return earliest
+
+
+def default_alias() -> str:
+    """The database where held deliveries stand when a receiver names none."""
+    return router.db_for_write(HeldDelivery)
+
+
+def has_table(*, using: str) -> bool:
+    """Whether ``migrate`` has been run. Raises django.db.DatabaseError when the database is away."""
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        return HeldDelivery._meta.db_table in connection.introspection.table_names(cursor)

@@ -1,0 +1,47 @@
+"""``manage.py listen_events``: run this project's receivers."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
+from django.utils.translation import gettext_lazy as _
+
+from ...console import Console
+from ...exceptions import ConfigurationError
+from ...process import Exit, Options, leave, run
+
+
+class Command(BaseCommand):
+    help = _("Run this project's receivers for the events that arrive, until stopped.")
+    requires_system_checks: list[str] = []
+    suppressed_base_arguments = {"--traceback"}
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--channels", nargs="+", default=(), metavar="GLOB", help=_("Only these channels."))
+        parser.add_argument("--drain", action="store_true", help=_("Work off what is there, then exit 0."))
+        parser.add_argument("--max-events", type=int, metavar="N", help=_("Exit 75 after N events."))
+        parser.add_argument("--max-time", type=float, metavar="S", help=_("Exit 75 after S seconds."))
+        parser.add_argument("--log-format", choices=("text", "json"), help=_("How lines are written."))
+        parser.add_argument("--dry-run", action="store_true", help=_("Show what would be listened to, and exit."))
+        parser.add_argument("--no-relay", action="store_true", help=_("Leave the outbox to other processes."))
+
+    def handle(self, **options: Any) -> None:
+        self._check()
+        console = Console(self.stdout, self.style, verbosity=options["verbosity"], log_format=options["log_format"])
+        asked = ("channels", "drain", "max_events", "max_time", "dry_run")
+        try:
+            code = run(Options(**{name: options[name] for name in asked}), console)
+        except ConfigurationError as error:
+            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
+        if code is Exit.ABANDONED:
+            leave(code)
+        if code:
+            raise SystemExit(int(code))
+
+    def _check(self) -> None:
+        try:
+            self.check()
+        except SystemCheckError as error:
+            raise CommandError(str(error), returncode=Exit.NOT_READY) from error

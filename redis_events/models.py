@@ -1,0 +1,68 @@
+"""The tables: what must outlive a process."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class HeldDelivery(models.Model):
+    """One receiver's unfinished part of a delivery, in the receiving service's database."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        PARKED = "parked", _("parked")
+        DEAD = "dead", _("dead")
+
+    id = models.BigAutoField(primary_key=True)
+    source = models.CharField(_("source"), max_length=255)
+    event_id = models.CharField(_("event id"), max_length=255)
+    group = models.CharField(_("consumer group"), max_length=129)
+    receiver = models.CharField(_("receiver"), max_length=255, help_text=_("Empty for bytes that are no event."))
+    channel = models.CharField(_("channel"), max_length=255)
+    type = models.CharField(_("type"), max_length=255)
+    key = models.CharField(_("key"), max_length=255)
+    entry_id = models.CharField(_("entry id"), max_length=64, help_text=_("Empty for pub/sub."))
+    state = models.CharField(_("state"), max_length=8, choices=State.choices)
+    attempt = models.PositiveIntegerField(_("attempt"), help_text=_("Runs begun so far."))
+    due = models.DateTimeField(_("due"), null=True, help_text=_("When it is run again; empty for dead letters."))
+    raw = models.BinaryField(_("raw bytes"))
+    reason = models.TextField(_("reason"))
+    exception = models.CharField(_("exception"), max_length=255)
+    traceback = models.TextField(_("traceback"))
+    fingerprint = models.CharField(_("fingerprint"), max_length=16)
+    created_at = models.DateTimeField(_("held since"))
+    updated_at = models.DateTimeField(_("last run"))
+
+    class Meta:
+        verbose_name = _("held delivery")
+        verbose_name_plural = _("held deliveries")
+        constraints = [
+            models.UniqueConstraint(fields=["source", "event_id", "group", "receiver"], name="redis_events_held_once"),
+        ]
+        indexes = [
+            models.Index(fields=["due"], name="redis_events_held_due", condition=Q(state="waiting")),
+            models.Index(fields=["fingerprint"], name="redis_events_held_print", condition=Q(state="dead")),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type or self.channel} {self.event_id} → {self.receiver}"
+
+
+class DeadLetterManager(models.Manager["DeadLetter"]):
+    """Only the dead ones."""
+
+    def get_queryset(self) -> models.QuerySet[DeadLetter]:
+        return super().get_queryset().filter(state=HeldDelivery.State.DEAD)
+
+
+class DeadLetter(HeldDelivery):
+    """A held delivery that will not be tried again by itself, whole, with its reason."""
+
+    objects = DeadLetterManager()
+
+    class Meta:
+        proxy = True
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")

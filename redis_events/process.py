@@ -1,0 +1,237 @@
+"""What one listen_events process runs, watches and stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import IntEnum
+from types import FrameType
+
+from django.db import DatabaseError
+
+from . import held
+from .conf import conf, glob
+from .console import Console
+from .exceptions import TransportError, Unreachable
+from .listening import Listener
+from .registry import Receiver, all_receivers
+from .retry import backoff
+from .retrying import Retrier
+from .routing import create, transport_name
+from .transports.client import Waiter
+
+logger = logging.getLogger("redis_events.listen")
+
+PATIENCE = 5.0
+"""Seconds a server may be unreachable at the start before the process gives up; later it never does."""
+
+
+class Exit(IntEnum):
+    """Exit codes of listen_events."""
+
+    OK = 0
+    UNEXPECTED = 1
+    USAGE = 2
+    NOTHING_TO_LISTEN_TO = 3
+    UNREACHABLE = 4
+    NOT_READY = 5
+    ABANDONED = 6
+    RECYCLE = 75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command was asked for. Times are in seconds."""
+
+    channels: Sequence[str] = ()
+    drain: bool = False
+    max_events: int | None = None
+    max_time: float | None = None
+    dry_run: bool = False
+
+
+@dataclass(slots=True)
+class Threads:
+    """The listeners and the retrier, each in a thread, and what brought one down."""
+
+    workers: list[threading.Thread] = field(default_factory=list)
+    crashed: list[BaseException] = field(default_factory=list)
+
+    def start(self, name: str, run: Callable[[], None], ended: Callable[[], None]) -> None:
+        def work() -> None:
+            try:
+                run()
+            except BaseException as error:
+                logger.exception("%s stopped unexpectedly", name)
+                self.crashed.append(error)
+            finally:
+                ended()
+
+        thread = threading.Thread(target=work, name=f"redis_events-{name}", daemon=True)
+        self.workers.append(thread)
+        thread.start()
+
+    @property
+    def are_alive(self) -> bool:
+        return any(worker.is_alive() for worker in self.workers)
+
+
+def run(options: Options, console: Console) -> Exit:
+    """Listen until asked to stop; the code to exit with. Expected trouble becomes a line and a code."""
+    receivers = chosen_receivers(options.channels)
+    if not receivers:
+        console.nothing_to_listen_to()
+        return Exit.NOTHING_TO_LISTEN_TO
+    listeners = [Listener(create(name), group) for name, group in by_transport(receivers).items()]
+    if options.dry_run:
+        console.table(listeners)
+        return Exit.OK
+    return Process(listeners, options, console).run()
+
+
+def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
+    """The receivers of the channels that match one of the globs; all of them without any."""
+    if not channels:
+        return all_receivers()
+    return tuple(each for each in all_receivers() if any(glob(wanted, each.channel) for wanted in channels))
+
+
+def by_transport(receivers: Sequence[Receiver]) -> dict[str, list[Receiver]]:
+    """Receivers by the name of the transport that carries their channel."""
+    found: dict[str, list[Receiver]] = {}
+    for receiver in receivers:
+        found.setdefault(transport_name(receiver.channel), []).append(receiver)
+    return found
+
+
+class Process:
+    """One run of listen_events: connects, listens in threads, stops in order."""
+
+    def __init__(self, listeners: Sequence[Listener], options: Options, console: Console) -> None:
+        self.listeners = listeners
+        self.options = options
+        self.console = console
+        self._bell = Waiter()
+        self._signals: list[int] = []
+        self._threads = Threads()
+        self._retrier: Retrier | None = None
+        self._began = time.monotonic()
+
+    def run(self) -> Exit:
+        with self._signals_caught():
+            try:
+                self._connect()
+            except TransportError as error:
+                self.console.cannot_connect(error)
+                return Exit.UNREACHABLE
+            if self._signals:
+                return Exit.OK
+            self._start()
+            code = self._watch()
+            return self._stop(code)
+
+    def _connect(self) -> None:
+        """Subscribe everywhere; an unreachable server has five seconds. Raises TransportError."""
+        for listener in self.listeners:
+            attempt = 0
+            while not self._signals:
+                try:
+                    listener.connect()
+                    break
+                except Unreachable:
+                    attempt += 1
+                    pause = backoff(attempt)
+                    if time.monotonic() + pause - self._began > PATIENCE:
+                        raise
+                    self._bell.wait(pause)
+
+    def _start(self) -> None:
+        self._retrier = self._make_retrier()
+        self.console.listening(self.listeners)
+        for listener in self.listeners:
+            self._threads.start("listener", lambda each=listener: each.run(drain=self.options.drain), self._bell.wake)
+        if self._retrier and not self.options.drain:
+            self._threads.start("retrier", self._retrier.run, self._bell.wake)
+
+    def _make_retrier(self) -> Retrier | None:
+        receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
+        try:
+            if held.has_table(using=held.default_alias()):
+                return Retrier(receivers)
+        except DatabaseError as error:
+            self.console.warn(f"the database is away ({error}); failures cannot be kept until it is back")
+            return Retrier(receivers)
+        self.console.warn("the tables of redis_events are missing: run `manage.py migrate`. Failures are only logged.")
+        return None
+
+    def _watch(self) -> Exit:
+        """Wait for a reason to stop."""
+        while True:
+            if self._threads.crashed:
+                return Exit.UNEXPECTED
+            if self._signals:
+                return Exit.OK
+            if self.options.drain and not self._threads.are_alive:
+                return self._drained()
+            if self._is_recycling():
+                return Exit.RECYCLE
+            self._bell.wait(self._until_next_look())
+
+    def _drained(self) -> Exit:
+        while self._retrier and self._retrier.run_due():
+            pass
+        return Exit.OK
+
+    def _is_recycling(self) -> bool:
+        settled = sum(listener.settled for listener in self.listeners)
+        if self.options.max_events is not None and settled >= self.options.max_events:
+            return True
+        return self.options.max_time is not None and time.monotonic() - self._began >= self.options.max_time
+
+    def _until_next_look(self) -> float:
+        limits = self.options.max_events, self.options.max_time
+        return 60.0 if limits == (None, None) else 0.05
+
+    def _stop(self, code: Exit) -> Exit:
+        """Let each thread finish what it has in hand, up to GRACE seconds; a second signal ends that."""
+        in_flight = sum(listener.in_flight for listener in self.listeners)
+        self.console.stopping(in_flight)
+        heard = len(self._signals)
+        for worker in (*self.listeners, *([self._retrier] if self._retrier else [])):
+            worker.stop()
+        deadline = time.monotonic() + conf.GRACE
+        while self._threads.are_alive and len(self._signals) <= heard and time.monotonic() < deadline:
+            self._bell.wait(min(0.05, deadline - time.monotonic()))
+        abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
+        self.console.stopped(self.listeners, abandoned)
+        return Exit.ABANDONED if self._threads.are_alive else code
+
+    @contextmanager
+    def _signals_caught(self) -> Iterator[None]:
+        """SIGTERM, SIGINT and SIGHUP ring the bell; nothing else happens in the handler."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        caught = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
+        before = {number: signal.signal(number, self._on_signal) for number in caught}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals.append(number)
+        self._bell.wake()
+
+
+def leave(code: Exit) -> None:
+    """End the process without waiting for a receiver that hangs in a thread."""
+    logging.shutdown()
+    os._exit(code)

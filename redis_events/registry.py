@@ -1,0 +1,248 @@
+"""Who sends and receives what: event classes, publishers, receivers, and the table that matches them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import import_module
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+from django.apps import AppConfig, apps
+from django.db.models import Model
+from django.utils.module_loading import module_has_submodule
+
+from .codec import ANY
+from .conf import glob
+from .events import Event, EventType
+from .exceptions import ConfigurationError
+from .retry import Retry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
+Item = TypeVar("Item")
+
+MOST_REMEMBERED = 10_000
+"""Matches remembered: junk types must not fill the memory."""
+
+
+# ------------------------------------------------------------------ event classes
+
+event_types: dict[type, EventType] = {}
+
+
+def event(type: str, *, channel: str, key_field: str | None = None) -> Callable[[Class], Class]:
+    """Declare the shape of one event type: a dataclass, msgspec.Struct or attrs class.
+
+    Publishes nothing by itself, so publishing and receiving services may share it. ``key_field`` names the field that
+    says which thing it happened to.
+    """
+
+    def declare(data_type: Class) -> Class:
+        event_types[data_type] = EventType(data_type=data_type, type=type, channel=channel, key_field=key_field)
+        return data_type
+
+    return declare
+
+
+# ------------------------------------------------------------------ publishers
+
+publishers: dict[type[Model], list[Any]] = {}
+"""The publisher classes of each model, in the order of declaration."""
+
+
+def add_publisher(model: type[Model], publisher: Any) -> None:
+    """Register a publisher; declaring the same class again (a reload) replaces it."""
+    identity = (publisher.__module__, publisher.__qualname__)
+    others = [known for known in publishers.get(model, []) if (known.__module__, known.__qualname__) != identity]
+    publishers[model] = [*others, publisher]
+
+
+def publishers_of(model: type[Model]) -> list[Any]:
+    """The publishers of a model; for a proxy, those of the models it stands for too."""
+    found = list(publishers.get(model, ()))
+    while model._meta.proxy:
+        model = model._meta.proxy_for_model  # type: ignore[assignment]  # a proxy always has one
+        found += publishers.get(model, ())
+    return found
+
+
+# ------------------------------------------------------------------ receivers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Receiver:
+    """A function registered for a channel."""
+
+    function: Callable[..., Any]
+    name: str
+    channel: str
+    types: tuple[str, ...] | None
+    event_type: EventType | None
+    group: str = ""
+    once: bool = False
+    using: str | None = None
+    retry: Retry | None = None
+    timeout: float | None = None
+    is_async: bool = field(default=False)
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    @property
+    def place(self) -> str:
+        """Where the function stands, for people: ``file:line``."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return f"{code.co_filename}:{code.co_firstlineno}" if code else self.name
+
+    @cached_property
+    def data_type(self) -> Any:
+        """What ``event.data`` is decoded to. Raises ConfigurationError for an annotation that cannot be resolved."""
+        annotated = self._annotated_type()
+        if annotated is not ANY:
+            return annotated
+        return self.event_type.data_type if self.event_type else ANY
+
+    def _annotated_type(self) -> Any:
+        try:
+            hints = get_type_hints(self.function)
+            parameter = next(iter(inspect.signature(self.function).parameters), "")
+        except (NameError, TypeError, ValueError) as error:
+            raise ConfigurationError(f"{self.name}: its annotation cannot be resolved: {error}") from error
+        annotation = hints.get(parameter)
+        if get_origin(annotation) is not Event:
+            return ANY
+        data_type = get_args(annotation)[0]
+        return ANY if data_type is Any or isinstance(data_type, TypeVar) else data_type
+
+
+_receivers: dict[tuple[str, str, str], Receiver] = {}
+
+
+def receives(
+    channel: str | type,
+    /,
+    *,
+    types: str | Sequence[str] | None = None,
+    group: str = "",
+    once: bool = False,
+    using: str | None = None,
+    retry: Retry | None = None,
+    timeout: float | None = None,
+    name: str = "",
+) -> Callable[[Function], Function]:
+    """Run the decorated function for each event of a channel, a pattern (``live.*``) or an event class.
+
+    It stays callable as it is. ``types`` narrows to event types, ``*`` stands for any characters; ``group`` is a
+    consumer group of its own; ``once`` promises its database effect once; ``retry`` says when a failed run is tried
+    again; ``timeout`` is in seconds; ``name`` is its identity when the function moves. Raises ConfigurationError for
+    a class that no ``@event`` declares.
+    """
+    event_type = None
+    if isinstance(channel, type):
+        event_type = event_types.get(channel)
+        if event_type is None:
+            raise ConfigurationError(f"@receives({channel.__qualname__}): the class is not declared with @event.")
+        channel, types = event_type.channel, types or event_type.type
+
+    def register(function: Function) -> Function:
+        identity = (function.__module__, function.__qualname__, f"{channel} {types} {name}")
+        _receivers[identity] = Receiver(
+            function=function,
+            name=name or f"{function.__module__}.{function.__qualname__}",
+            channel=channel,
+            types=(types,) if isinstance(types, str) else types and tuple(types),
+            event_type=event_type,
+            group=group,
+            once=once,
+            using=using,
+            retry=retry,
+            timeout=timeout,
+            is_async=inspect.iscoroutinefunction(function),
+        )
+        return function
+
+    return register
+
+
+def all_receivers() -> tuple[Receiver, ...]:
+    """Every registered receiver, in the order of registration."""
+    return tuple(_receivers.values())
+
+
+# ------------------------------------------------------------------ matching
+
+
+class PatternIndex(Generic[Item]):
+    """Finds the items whose pattern covers a name without trying every pattern: 10,000 cost what 10 do."""
+
+    def __init__(self, patterns: Iterable[tuple[str, Item]]) -> None:
+        self._exact: dict[str, list[Item]] = {}
+        self._by_head: dict[int, dict[str, list[tuple[str, Item]]]] = {}
+        for pattern, item in patterns:
+            head, star, _ = pattern.partition("*")
+            if star:
+                self._by_head.setdefault(len(head), {}).setdefault(head, []).append((pattern, item))
+            else:
+                self._exact.setdefault(pattern, []).append(item)
+
+    def find(self, name: str) -> Iterator[Item]:
+        yield from self._exact.get(name, ())
+        for length, heads in self._by_head.items():
+            yield from (item for pattern, item in heads.get(name[:length], ()) if glob(pattern, name))
+
+
+class Table:
+    """Which receivers an event goes to, by its channel and type; filled as they come, 0.05 µs from then on."""
+
+    def __init__(self, receivers: Sequence[Receiver]) -> None:
+        self._order = {id(receiver): number for number, receiver in enumerate(receivers)}
+        self._channels = PatternIndex((receiver.channel, receiver) for receiver in receivers)
+        self._types: dict[str, PatternIndex[Receiver]] = {}
+        self._found: dict[tuple[str, str], tuple[Receiver, ...]] = {}
+
+    def match(self, channel: str, type: str) -> tuple[Receiver, ...]:
+        """The receivers of an event, in the order of registration. ``""`` is the type of a plain message."""
+        try:
+            return self._found[channel, type]
+        except KeyError:
+            return self._fill(channel, type)
+
+    def _fill(self, channel: str, type: str) -> tuple[Receiver, ...]:
+        if len(self._found) >= MOST_REMEMBERED:
+            self._found.clear()
+        matching = {id(receiver): receiver for receiver in self._by_type(channel).find(type)}
+        if not type:
+            matching = {key: receiver for key, receiver in matching.items() if receiver.types is None}
+        found = tuple(sorted(matching.values(), key=lambda receiver: self._order[id(receiver)]))
+        self._found[channel, type] = found
+        return found
+
+    def _by_type(self, channel: str) -> PatternIndex[Receiver]:
+        if channel not in self._types:
+            if len(self._types) >= MOST_REMEMBERED:
+                self._types.clear()
+            receivers = self._channels.find(channel)
+            pairs = ((type, receiver) for receiver in receivers for type in receiver.types or ("*",))
+            self._types[channel] = PatternIndex(pairs)
+        return self._types[channel]
+
+
+# ------------------------------------------------------------------ discovery
+
+
+def autodiscover() -> None:
+    """Import ``events`` and ``receivers`` of every installed app. Raises ConfigurationError naming file and setting."""
+    for app in apps.get_app_configs():
+        for name in ("events", "receivers"):
+            if module_has_submodule(app.module, name):
+                _import(app, name)
+
+
+def _import(app: AppConfig, name: str) -> None:
+    try:
+        import_module(f"{app.name}.{name}")
+    except Exception as error:
+        place = f'{app.path}/{name}.py, found through INSTALLED_APPS = [… "{app.name}" …]'
+        raise ConfigurationError(f"{place}: {type(error).__name__}: {error}") from error

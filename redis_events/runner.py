@@ -1,0 +1,192 @@
+"""Running one receiver for one event, and what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+
+from . import held
+from .codec import Document
+from .conf import conf
+from .events import current_event, new_id
+from .exceptions import DecodeError
+from .registry import Receiver
+from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
+from .transports.base import Delivery
+
+logger = logging.getLogger("redis_events.listen")
+
+
+class Run(msgspec.Struct, frozen=True, gc=False):
+    """One receiver to be called for one event."""
+
+    receiver: Receiver
+    document: Document
+    delivery: Delivery
+    attempt: int = 1
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """What became of a run. ``seconds`` is how long the receiver took; ``error`` what it raised, None when done."""
+
+    run: Run
+    verdict: Verdict
+    error: BaseException | None
+    seconds: float
+
+
+def group_name(receiver: Receiver) -> str:
+    """The consumer group of a receiver: the service's, or one of its own."""
+    return f"{conf.SERVICE}:{receiver.group}" if receiver.group else conf.SERVICE
+
+
+# ------------------------------------------------------------------ one run
+
+
+def call(run: Run, *, durable: bool) -> Result:
+    """Run one receiver and judge it. The only place where a receiver's exceptions are caught."""
+    began = time.perf_counter()
+    token = None
+    try:
+        event = run.document.read(run.receiver.data_type, attempt=run.attempt)
+        token = current_event.set(event)
+        run.receiver.function(event)
+    except Exception as error:
+        return _judged(run, error, began, durable)
+    finally:
+        if token:
+            current_event.reset(token)
+    return Result(run, DONE, None, time.perf_counter() - began)
+
+
+async def acall(run: Run, *, durable: bool) -> Result:
+    """``call`` for an async receiver."""
+    began = time.perf_counter()
+    try:
+        event = run.document.read(run.receiver.data_type, attempt=run.attempt)
+        current_event.set(event)  # its task has a context of its own
+        await run.receiver.function(event)
+    except Exception as error:
+        return _judged(run, error, began, durable)
+    return Result(run, DONE, None, time.perf_counter() - began)
+
+
+def _judged(run: Run, error: Exception, began: float, durable: bool) -> Result:
+    verdict = judge(error, attempt=run.attempt, retry=run.receiver.retry, durable=durable)
+    return Result(run, verdict, error, time.perf_counter() - began)
+
+
+class AsyncRunner:
+    """Async receivers, on one event loop of their own: each in order, different ones side by side."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def call_all(self, runs: Sequence[Run], *, durable: bool) -> list[Result]:
+        """Run a batch and wait for all of it."""
+        by_receiver: dict[str, list[Run]] = {}
+        for run in runs:
+            by_receiver.setdefault(run.receiver.name, []).append(run)
+        batches = asyncio.run_coroutine_threadsafe(_side_by_side(by_receiver.values(), durable), self._running_loop())
+        return [result for results in batches.result() for result in results]
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=self._loop.run_forever, name="redis_events-async", daemon=True).start()
+        return self._loop
+
+    def close(self) -> None:
+        """Stop the loop, if one was started."""
+        if self._loop:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+async def _side_by_side(batches: Iterable[Sequence[Run]], durable: bool) -> list[list[Result]]:
+    await sync_to_async(close_old_connections)()
+    return await asyncio.gather(*(_in_order(batch, durable) for batch in batches))
+
+
+async def _in_order(runs: Sequence[Run], durable: bool) -> list[Result]:
+    return [await acall(run, durable=durable) for run in runs]
+
+
+# ------------------------------------------------------------------ what is kept and said of it
+
+
+def failure(result: Result) -> held.Failure:
+    """What there is to hold of a run that did not end well."""
+    run, envelope = result.run, result.run.document.envelope
+    assert result.error
+    return held.Failure(
+        verdict=result.verdict,
+        error=result.error,
+        source=envelope.source,
+        event_id=envelope.id,
+        group=group_name(run.receiver),
+        receiver=run.receiver.name,
+        channel=run.delivery.channel,
+        type=envelope.type,
+        key=envelope.subject or "",
+        entry_id=run.delivery.id,
+        attempt=run.attempt,
+        raw=run.delivery.body,
+        using=run.receiver.using or held.default_alias(),
+    )
+
+
+def quarantine(delivery: Delivery, error: DecodeError) -> held.Failure:
+    """A dead letter for bytes that are no event."""
+    return held.Failure(
+        verdict=DEAD,
+        error=error,
+        source="",
+        event_id=f"{delivery.channel}/{delivery.id}"[:255] if delivery.id else new_id(),
+        group=delivery.group or conf.SERVICE,
+        receiver="",
+        channel=delivery.channel,
+        type="",
+        key="",
+        entry_id=delivery.id,
+        attempt=0,
+        raw=delivery.body,
+        using=held.default_alias(),
+    )
+
+
+def log_failure(result: Result) -> None:
+    """One line for a run that did not end well: what, where, why, and what comes next."""
+    run, envelope, error = result.run, result.run.document.envelope, result.error
+    assert error
+    about = f"{envelope.type or run.delivery.channel} {envelope.id} → {run.receiver.name}"
+    why = f"{type(error).__name__}: {one_line(error)}"
+    place = held.where(error.__traceback__)
+    why = f"{why} ({place})" if place else why
+    policy = run.receiver.retry or default_retry()
+    facts = {"outcome": str(result.verdict.outcome), "type": envelope.type, "id": envelope.id}
+    facts |= {"receiver": run.receiver.name, "attempt": run.attempt, "ms": round(result.seconds * 1e3, 1), "error": why}
+    if result.verdict.outcome is Outcome.RETRY:
+        after = result.verdict.after
+        logger.warning(
+            "retry  %s  %s/%s in %.1f s  %s", about, run.attempt, policy.attempts, after, why, extra={"facts": facts}
+        )
+        return
+    logger.error("dead   %s  after %s  %s", about, runs_text(run.attempt), why, extra={"facts": facts})
+
+
+def runs_text(count: int) -> str:
+    """``1 run``, ``2 runs``."""
+    return "1 run" if count == 1 else f"{count} runs"
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """An exception's text as part of a log line: one line, printable, not endless."""
+    said = " ".join(str(error).split())[:limit]
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in said)

@@ -1,0 +1,123 @@
+"""Handing batches to a transport without getting in anybody's way.
+
+One caller at a time holds the connection; the others leave their batch with it. When the server stops answering, that
+one caller waits, up to PUBLISH_TIMEOUT; the rest go on with their work (FACTS: a request waits 4–6 s by default).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from .conf import conf
+from .exceptions import TransportError, Unreachable
+from .signals import event_published, publish_failed
+from .transports.base import Outgoing, Transport
+
+logger = logging.getLogger("redis_events.publish")
+
+Batch = Sequence[Outgoing]
+HANDOVER = 0.01
+"""Seconds a caller waits for the one that holds the connection before it leaves its batch there and goes on."""
+PROBE_EVERY = 1.0
+"""Seconds between two tries while the server is away."""
+
+
+class Sender:
+    """The way out through one transport, for every thread of this process."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        self.failed = 0
+        """Events lost since the server was last seen."""
+        self._queue: deque[Batch] = deque()
+        self._turn = threading.Lock()
+        self._turn_began = 0.0
+        self._left_behind = False
+        self._error: TransportError | None = None
+        self._next_probe = 0.0
+
+    def send(self, batch: Batch, *, strict: bool = False) -> None:
+        """Send a batch, now. Trouble is counted, logged once and signalled; with ``strict`` it is raised."""
+        if strict:
+            self._send_strictly(batch)
+        elif self._is_resting():
+            self._lose(batch)
+        else:
+            self._queue.append(batch)
+            self._share_turn()
+
+    def _share_turn(self) -> None:
+        if self._turn.acquire(timeout=self._patience()):
+            self._take_turn(self._send_queued)
+            return
+        self._left_behind = True
+        self._catch_up()
+
+    def _is_resting(self) -> bool:
+        return self._error is not None and time.monotonic() < self._next_probe
+
+    def _patience(self) -> float:
+        """Seconds worth waiting for the turn: none while the server is away, else until its holder has had 10 ms."""
+        if self._error:
+            return 0.0
+        return max(0.001, self._turn_began + HANDOVER - time.monotonic())
+
+    def _take_turn(self, work: Callable[[], None]) -> None:
+        self._turn_began = time.monotonic()
+        try:
+            work()
+        finally:
+            self._turn.release()
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Send what others left behind. They mark it, then try for the turn; its holder gives it up, then looks."""
+        while self._left_behind and self._turn.acquire(blocking=False):
+            try:
+                self._left_behind = False
+                self._send_queued()
+            finally:
+                self._turn.release()
+
+    def _send_queued(self) -> None:
+        batch: list[Outgoing] = []
+        while self._queue:
+            batch += self._queue.popleft()
+        if not batch:
+            return None
+        if self._is_resting():
+            return self._lose(batch)
+        try:
+            self._attempt(batch)
+        except TransportError:
+            self._lose(batch)
+
+    def _send_strictly(self, batch: Batch) -> None:
+        if self._error and self._is_resting():
+            raise self._error
+        if not self._turn.acquire(timeout=2 * conf.PUBLISH_TIMEOUT):
+            raise Unreachable("the connection is busy: its holder gets no answer")
+        self._take_turn(lambda: self._attempt(batch))
+
+    def _attempt(self, batch: Batch) -> None:
+        try:
+            self.transport.send(batch)
+        except TransportError as error:
+            self._next_probe = time.monotonic() + PROBE_EVERY
+            if self._error is None:
+                logger.error("cannot publish: %s. Trying again every second.", error)
+            self._error = error
+            raise
+        if self._error:
+            logger.warning("publishing again; %s events were lost", f"{self.failed:,}")
+            self._error, self.failed = None, 0
+        if event_published.receivers:
+            event_published.send_robust(type(self.transport), batch=batch)
+
+    def _lose(self, batch: Batch) -> None:
+        self.failed += len(batch)
+        publish_failed.send_robust(type(self.transport), batch=batch, error=self._error)

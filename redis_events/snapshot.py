@@ -1,0 +1,132 @@
+"""A model instance as data: its fields as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from datetime import date, datetime, time, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
+from uuid import UUID
+
+from django.core.exceptions import FieldDoesNotExist, ValidationError
+from django.db import models
+from django.db.models import Field, Model
+from django.utils import timezone
+
+from .conf import suggest
+from .exceptions import ConfigurationError, EncodeError
+
+EXACT: dict[type[Field[Any, Any]], type] = {
+    models.AutoField: int,
+    models.IntegerField: int,
+    models.CharField: str,
+    models.TextField: str,
+    models.BooleanField: bool,
+    models.UUIDField: UUID,
+    models.FloatField: float,
+    models.DateField: date,
+    models.TimeField: time,
+    models.DurationField: timedelta,
+}
+"""Field classes whose values need no look when they already are of this type."""
+AS_IT_IS = (str, int, float, bool, Decimal, UUID, datetime, date, time, timedelta, dict, list, tuple, bytes, type(None))
+
+Step = tuple[str, str, type | None, Callable[[Any], Any]]
+
+
+class Snapshot:
+    """Reads the chosen fields of a model's instances: ``Snapshot(Order, fields=("id", "status"))(order)``.
+
+    ``fields`` is a sequence of names or ``"__all__"``; ``exclude`` takes all but. Values are sent as stored: coerced
+    through their field, expressions such as ``F("total") + 1`` read back in one query. Deferred fields are left out:
+    loading them would be a query nobody asked for. Raises ConfigurationError for a field that is not there.
+    """
+
+    def __init__(
+        self, model: type[Model], *, fields: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> None:
+        self.model = model
+        self._steps = [_step(field) for field in _chosen(model, fields, exclude)]
+
+    def __call__(self, instance: Model, *, using: str) -> dict[str, Any]:
+        state = instance.__dict__
+        data, unread = {}, {}
+        for name, attname, exact, convert in self._steps:
+            if attname not in state:
+                continue
+            value = state[attname]
+            if type(value) is exact:
+                data[name] = value
+            elif hasattr(value, "resolve_expression"):
+                unread[attname] = name
+                data[name] = None
+            else:
+                data[name] = convert(value)
+        return data if not unread else data | self._read_back(instance, unread, using)
+
+    def _read_back(self, instance: Model, unread: dict[str, str], using: str) -> dict[str, Any]:
+        rows = self.model._base_manager.using(using).filter(pk=instance.pk).values(*unread)
+        stored: dict[str, Any] = next(iter(rows), {})
+        convert = {name: step for name, _, _, step in self._steps}
+        return {name: convert[name](stored.get(attname)) for attname, name in unread.items()}
+
+
+def _chosen(
+    model: type[Model], fields: Collection[str] | None, exclude: Collection[str] | None
+) -> Iterable[Field[Any, Any]]:
+    known = {field.name: field for field in model._meta.concrete_fields}
+    for name in (*(() if fields in (None, "__all__") else fields or ()), *(exclude or ())):
+        if _field_name(model, name) not in known:
+            raise ConfigurationError(f"{model._meta.label} has no field {name!r}. {suggest(name, tuple(known))}")
+    if fields is None or fields == "__all__":
+        excluded = {_field_name(model, name) for name in exclude or ()}
+        return [field for name, field in known.items() if name not in excluded]
+    return [known[_field_name(model, name)] for name in fields]
+
+
+def _field_name(model: type[Model], name: str) -> str:
+    try:
+        return str(model._meta.pk.name if name == "pk" else model._meta.get_field(name).name)
+    except FieldDoesNotExist:
+        return name
+
+
+def _step(field: Field[Any, Any]) -> Step:
+    exact = next((kind for base, kind in EXACT.items() if isinstance(field, base)), None)
+    if isinstance(field, models.DateTimeField):
+        exact = None
+    return field.name, field.attname, exact, _converter(field)
+
+
+def _converter(field: Field[Any, Any]) -> Callable[[Any], Any]:
+    target = field.target_field if isinstance(field, models.ForeignKey) else field
+
+    def convert(value: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return _plain(target, target.to_python(value))
+        except ValidationError as error:
+            raise EncodeError(f"{field.model._meta.label}.{field.name}: {'; '.join(error.messages)}") from error
+
+    return convert
+
+
+def _plain(field: Field[Any, Any], value: Any) -> Any:
+    if isinstance(field, models.DecimalField) and isinstance(value, Decimal):
+        return _quantized(field, value)
+    if isinstance(value, datetime):
+        return value if value.tzinfo else timezone.make_aware(value)
+    if isinstance(value, memoryview):
+        return bytes(value)
+    if isinstance(field, models.FileField):
+        return str(value)
+    return value if isinstance(value, AS_IT_IS) else field.get_prep_value(value)
+
+
+def _quantized(field: models.DecimalField[Any, Any], value: Decimal) -> Decimal:
+    if field.decimal_places is None or not value.is_finite():
+        return value
+    # As the database backends round on the way in (django.db.backends.utils.format_number).
+    context = Context(prec=field.max_digits or 28, rounding=ROUND_HALF_EVEN)
+    return value.quantize(Decimal(1).scaleb(-field.decimal_places), context=context)

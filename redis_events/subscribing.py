@@ -1,0 +1,81 @@
+"""Watching channels from a script or a web process: in no group, settling nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+from .codec import decode
+from .conf import conf
+from .events import Event
+from .exceptions import DecodeError
+from .routing import create, transport_name
+from .runner import one_line
+from .transports.base import Subscription
+
+logger = logging.getLogger("redis_events.listen")
+
+LOOK_UP = 0.5
+"""Seconds between two looks at the clock while nothing arrives."""
+
+
+class subscribe:  # reads as the verb it is: `with subscribe("channel") as events:`
+    """Watch channels: ``with subscribe("channel", "live.*") as events: for event in events: …``, or ``async for``.
+
+    When the block begins, the server has confirmed the subscription. ``timeout`` is in seconds: iteration ends when
+    nothing came for that long; without it, never. Messages that are no events are logged and left out. Raises
+    Unreachable or Refused at the start, and from the loop when the connection is lost.
+    """
+
+    def __init__(self, *channels: str, timeout: float | None = None) -> None:
+        if not channels:
+            raise TypeError("subscribe() needs at least one channel")
+        self.timeout = timeout
+        self._subscriptions = [Subscription(channel=channel) for channel in channels]
+        self._transport = create(transport_name(channels[0]))
+
+    def __enter__(self) -> Self:
+        self._transport.subscribe(self._subscriptions)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self._transport.close()
+
+    def __iter__(self) -> Iterator[Event[Any]]:
+        while batch := self._next_batch():
+            yield from batch
+
+    async def __aiter__(self) -> AsyncIterator[Event[Any]]:
+        while batch := await asyncio.to_thread(self._next_batch):
+            for event in batch:
+                yield event
+
+    def _next_batch(self) -> list[Event[Any]]:
+        """The next events, at least one; none when ``timeout`` is over."""
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        while deadline is None or time.monotonic() < deadline:
+            pause = LOOK_UP if deadline is None else min(LOOK_UP, deadline - time.monotonic())
+            events = [event for event in map(_read, self._transport.receive(limit=conf.BATCH, timeout=pause)) if event]
+            if events:
+                return events
+        return []
+
+
+def _read(delivery: Any) -> Event[Any] | None:
+    try:
+        return decode(delivery.body, channel=delivery.channel).read()
+    except DecodeError as error:
+        logger.warning("not an event, left out: %s", one_line(error))
+        return None

@@ -1,0 +1,1 @@
+"""The ways to carry events: one module each, on the contract of ``base``."""

@@ -1,0 +1,90 @@
+"""The transport contract: all a transport has to be.
+
+A transport carries bytes. It knows channels, groups and deliveries; it knows nothing of receivers, retries or dead
+letters (those are rows in the receiving service's database). ``redis_events.testing.TransportContract`` is its test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import msgspec
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """One encoded event on its way out. ``plain`` says that the body is a bare text or JSON, not a document."""
+
+    channel: str
+    body: bytes
+    plain: bool = False
+
+
+class Subscription(msgspec.Struct, frozen=True, gc=False):
+    """Wanting a channel, or a pattern (``*``), for a consumer group (``""`` where the transport has no groups)."""
+
+    channel: str
+    group: str = ""
+
+    @property
+    def is_pattern(self) -> bool:
+        return "*" in self.channel
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """One event handed to one group, to be settled. ``id`` is the transport's own, ``""`` where there is none."""
+
+    channel: str
+    body: bytes
+    group: str = ""
+    id: str = ""
+
+
+class Transport(ABC):
+    """One way to carry events. Channel names are without PREFIX on this side of it.
+
+    An instance is used for sending by any thread, one at a time, or for receiving by one thread; never for both.
+    Every method may raise ``Unreachable`` or ``Refused`` (``TransportError``), with a message that can be shown.
+    """
+
+    durable: ClassVar[bool]
+    """Whether an event waits for listeners that are away. Where it does not, a lost connection is a gap."""
+    grouped: ClassVar[bool]
+    """Whether each group gets an event once; else every listener does, and groups mean nothing."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self.heard = 0.0
+        """When the server last gave a sign of life to this subscriber (``time.monotonic``): a gap begins there."""
+
+    @abstractmethod
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        """Hand over a batch in order, in one round trip, within ``PUBLISH_TIMEOUT``; never retried in here."""
+
+    @abstractmethod
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        """Start receiving. Returns when the server has confirmed every subscription; call again to reconnect."""
+
+    @abstractmethod
+    def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
+        """At most about ``limit`` deliveries, as soon as there is one; empty after ``timeout`` seconds or ``wake``."""
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027  # most transports have nothing to do
+        """Forget these deliveries: each receiver is done or has its held row. Nothing to do where not ``durable``."""
+
+    def browse(self, channel: str, *, start: str = "-", end: str = "+", limit: int = 100) -> list[Delivery]:
+        """Old events of a channel between two delivery ids, changing nothing. Empty where not ``durable``."""
+        return []
+
+    @abstractmethod
+    def wake(self) -> None:
+        """Make a ``receive`` in another thread, or the next one, return at once. Safe in a signal handler."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back connections. The transport can be subscribed again."""
+
+    def describe(self) -> str:
+        """The server, for people: ``Valkey 9.1.2``; ``""`` when it will not say."""
+        return ""

@@ -1,0 +1,1 @@
+"""The smallest believable shop: three services, one Redis, nothing else in common."""

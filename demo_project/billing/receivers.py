@@ -1,0 +1,29 @@
+"""What billing does about orders. An event may come twice; it leaves one invoice."""
+
+import logging
+from dataclasses import dataclass
+from decimal import Decimal
+
+from redis_events import Event, receives
+
+from .models import Invoice
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What billing wants to know of an order; whatever else the shop sends is ignored."""
+
+    id: int
+    customer: str
+    total: Decimal
+
+
+@receives("shop.orders", types="shop.order.created")
+def write_invoice(event: Event[Order]) -> None:
+    order = event.data
+    invoice, _ = Invoice.objects.get_or_create(
+        event_id=event.id, defaults={"order_id": order.id, "customer": order.customer, "amount": order.total}
+    )
+    logger.info("invoice %s over %s for order %s", invoice.pk, invoice.amount, order.id)

@@ -1,0 +1,53 @@
+"""What the shop does when others tell it something. An event may come twice; it leaves one reaction."""
+
+import logging
+from dataclasses import dataclass
+from decimal import Decimal
+
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from redis_events import Event, receives
+
+from .models import Order, Reaction
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Invoice:
+    """What the shop wants to know of an invoice; whatever else billing sends is ignored."""
+
+    id: int
+    order_id: int
+    amount: Decimal
+
+
+@dataclass(frozen=True)
+class Toast:
+    order_id: int
+    text: str
+
+
+@receives("billing.invoices", types="billing.invoice.created")
+def mark_invoiced(event: Event[Invoice]) -> None:
+    text = _("invoice %(id)s over %(amount)s") % {"id": event.data.id, "amount": event.data.amount}
+    with transaction.atomic():
+        order = Order.objects.get(pk=event.data.order_id)
+        if add_reaction(order, event, text):
+            order.status = Order.Status.INVOICED
+            order.save(update_fields=["status"])
+    logger.info("order %s is invoiced", order.pk)
+
+
+@receives("live.toasts", types="notifications.toast.shown")
+def show_toast(event: Event[Toast]) -> None:
+    order = Order.objects.get(pk=event.data.order_id)
+    add_reaction(order, event, event.data.text)
+    logger.info("order %s: its page shows “%s”", order.pk, event.data.text)
+
+
+def add_reaction(order: Order, event: Event, text: str) -> bool:
+    """Whether this event is new to the order's timeline."""
+    what = {"order": order, "source": event.source, "text": text, "at": event.time}
+    return Reaction.objects.get_or_create(event_id=event.id, defaults=what)[1]

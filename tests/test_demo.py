@@ -1,0 +1,269 @@
+"""The demo as people meet it: `manage.py demo` in a process of its own, with a server of its own."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+import redis
+
+from demo_project import server
+from demo_project.report import make_report
+from tests.servers import Server, wait_for
+
+ROOT = Path(__file__).resolve().parent.parent
+PROMPTLY = 60
+"""Seconds a demo may take to start on a busy machine."""
+ALL_50 = {
+    "orders": 50,
+    "lost": 0,
+    "services": {
+        "shop": {"published": 100, "received": 200, "lost": 0},
+        "billing": {"published": 50, "received": 50, "lost": 0},
+        "notifications": {"published": 150, "received": 300, "lost": 0},
+    },
+}
+
+pytestmark = pytest.mark.slow
+
+
+def environment(**more: str) -> dict[str, str]:
+    ours = ("REDIS_URL", "DJANGO_SETTINGS_MODULE", "DEMO_DATA", "DEMO_PREFIX")
+    return {**{name: value for name, value in os.environ.items() if name not in ours}, **more}
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "manage.py", "demo", "--data", str(folder), *arguments]
+
+
+def run_demo(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(folder, *arguments), cwd=ROOT, env=environment(**env), capture_output=True, text=True, timeout=120
+    )
+
+
+@contextmanager
+def running_demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A demo and the file its lines go to."""
+    folder.mkdir()
+    output = folder / "output"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            command(folder, *arguments), cwd=ROOT, env=environment(), stdout=file, stderr=subprocess.STDOUT, text=True
+        )
+    try:
+        yield process, output
+    finally:
+        process.kill()
+        process.wait()
+
+
+def seen(output: Path, pattern: str) -> re.Match[str]:
+    return wait_for(lambda: re.search(pattern, output.read_text()), timeout=PROMPTLY, what=pattern)
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes that ``pid`` started, and those that these did."""
+    table = subprocess.run(["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in table.splitlines()]
+    parents = {int(child): int(parent) for child, parent, state in rows if not state.startswith("Z")}
+    found, level = set(), {pid}
+    while level := {child for child, parent in parents.items() if parent in level}:
+        found |= level
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    table = subprocess.run(["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in table.splitlines()]
+    return pids & {int(pid) for pid, state in rows if not state.startswith("Z")}
+
+
+# ------------------------------------------------------------------ runs that end by themselves
+
+
+def test_fifty_orders_are_carried_through_twice_and_each_run_counts_its_own(tmp_path: Path) -> None:
+    as_table = run_demo(tmp_path, "--orders", "50", "--exit")
+    assert as_table.returncode == 0, as_table.stdout + as_table.stderr
+    assert re.search(r"^shop +100 +200 +0$", as_table.stdout, re.MULTILINE)
+    assert re.search(r"^billing +50 +50 +0$", as_table.stdout, re.MULTILINE)
+    assert re.search(r"^notifications +150 +300 +0$", as_table.stdout, re.MULTILINE)
+
+    as_json = run_demo(tmp_path, "--orders", "50", "--exit", "--format", "json")
+    assert as_json.returncode == 0, as_json.stdout + as_json.stderr
+    assert json.loads(as_json.stdout) == ALL_50
+
+
+def test_every_event_is_a_readable_line_of_the_service_it_happened_in(tmp_path: Path) -> None:
+    finished = run_demo(tmp_path, "--orders", "2", "--exit")
+    for line in (
+        r"shop          │ \S+ order 1: \d × \w+ for \w+, [\d.]+",
+        r"billing       │ \S+ invoice \d over [\d.]+ for order 1",
+        r"shop          │ \S+ order 1 is invoiced",
+        r"notifications │ \S+ toast for order 1: “please pay [\d.]+”",
+        r"notifications │ \S+ pushed “please pay [\d.]+”",
+    ):
+        assert re.search(line, finished.stdout), f"{line}\n{finished.stdout}{finished.stderr}"
+
+
+def test_a_server_named_by_redis_url_is_used_under_a_prefix_and_its_keys_stay(tmp_path: Path) -> None:
+    with Server() as canary:
+        client = canary.client()
+        client.mset({"canary": "sings", "shop.orders": "mine"})
+        client.config_resetstat()
+        finished = run_demo(tmp_path, "--orders", "3", "--exit", "--format", "json", REDIS_URL=canary.url)
+        assert finished.returncode == 0, finished.stderr
+        assert json.loads(finished.stdout)["lost"] == 0
+        assert "cmdstat_publish" in client.info("commandstats")
+        assert client.get("canary") == b"sings"
+        assert {key for key in client.scan_iter() if not key.startswith(b"demo-")} == {b"canary", b"shop.orders"}
+
+
+def test_a_listener_that_cannot_start_ends_the_demo_with_its_words(tmp_path: Path) -> None:
+    with Server(password="secret") as server:
+        finished = run_demo(tmp_path, "--orders", "1", "--exit", REDIS_URL=server.url.replace("secret", "wrong"))
+    assert finished.returncode == 1
+    assert "ended with exit code 4" in finished.stderr
+    assert "wrong" not in finished.stdout + finished.stderr.replace("wrong password", "")
+
+
+def test_exit_without_orders_is_a_mistake_of_the_caller(tmp_path: Path) -> None:
+    finished = run_demo(tmp_path, "--exit")
+    assert finished.returncode == 2
+    assert "--exit needs --orders" in finished.stderr
+
+
+# ------------------------------------------------------------------ runs that are ended
+
+
+def test_ctrl_c_counts_what_arrived_and_exits_0(tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo", "--orders", "3") as (process, output):
+        page = seen(output, r"Storefront +(\S+)")[1]
+        wait_for(lambda: orders_invoiced(page) == 3, timeout=PROMPTLY, what="three invoices on the page")
+        started = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PROMPTLY) == 0, output.read_text()
+        assert re.search(r"^billing +3 +3 +0$", output.read_text(), re.MULTILINE)
+        assert len(started) >= 5
+        assert not alive(started)
+
+
+def orders_invoiced(page: str) -> int:
+    with urlopen(page, timeout=10) as answer:
+        return answer.read().decode().count("<b>billing</b>")
+
+
+def test_ctrl_c_while_it_starts_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo") as (process, _output):
+        started = wait_for(lambda: descendants(process.pid), timeout=PROMPTLY)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=PROMPTLY) == 130
+        assert not alive(started)
+
+
+def test_kill_9_leaves_nothing_running_for_5_seconds(tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo") as (process, output):
+        seen(output, "order 1 is invoiced")
+        started = descendants(process.pid)
+        assert len(started) >= 6  # server, web, three listeners, customers
+        process.kill()
+        wait_for(lambda: not alive(started), timeout=5, what="the demo's programs to end")
+
+
+def test_a_program_that_dies_ends_the_demo_with_1(tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo") as (process, output):
+        seen(output, "order 1 is invoiced")
+        listener = next(pid for pid in descendants(process.pid) if "listen_events" in command_line(pid))
+        os.kill(listener, signal.SIGKILL)
+        assert process.wait(timeout=PROMPTLY) == 1
+        assert "ended with exit code -9" in output.read_text()
+
+
+def command_line(pid: int) -> str:
+    return subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False).stdout
+
+
+def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    with running_demo(tmp_path / "demo") as (_process, output):
+        seen(output, "Storefront")
+        finished = run_demo(tmp_path / "demo", "--orders", "1", "--exit")
+        assert finished.returncode == 1
+        assert "Another demo is running" in finished.stderr
+
+
+# ------------------------------------------------------------------ its parts
+
+
+def test_the_count_misses_no_event_that_did_not_arrive(tmp_path: Path) -> None:
+    assert run_demo(tmp_path, "--orders", "2", "--exit").returncode == 0
+    for service, statement, lost in (
+        ("billing", "DELETE FROM billing_invoice WHERE order_id = 1", {"shop": 0, "billing": 1, "notifications": 0}),
+        ("shop", "DELETE FROM shop_reaction WHERE source = 'billing'", {"shop": 2, "billing": 1, "notifications": 0}),
+        ("shop", "DELETE FROM demo_project_publishedevent", {"shop": 6, "billing": 0, "notifications": 0}),
+    ):
+        execute(tmp_path / f"{service}.sqlite3", statement)
+        assert {name: tally.lost for name, tally in make_report(tmp_path).services.items()} == lost, statement
+
+
+def execute(database: Path, statement: str) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(statement)
+
+
+@pytest.mark.parametrize("service", ["shop", "billing", "notifications"])
+def test_each_service_passes_its_checks_and_has_its_migrations(service: str) -> None:
+    for arguments in (["check", "--fail-level", "WARNING"], ["makemigrations", "--check", "--dry-run"]):
+        finished = subprocess.run(
+            [sys.executable, "manage.py", *arguments, "--settings", f"demo_project.settings.{service}"],
+            cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=PROMPTLY,
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+def test_without_prctl_a_watching_process_ends_the_program_with_its_parent() -> None:
+    """What ``tether`` does on systems other than Linux, tried here: a parent that is killed takes its program along."""
+    program = "import time; print('up', flush=True); time.sleep(600)"
+    parent = f"""
+import os, subprocess, sys
+from demo_project import tether
+if os.fork() == 0:
+    tether.start_watching(os.getppid())
+    os.execv(sys.executable, [sys.executable, "-c", {program!r}])
+os.wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "up\n"
+        started = descendants(process.pid)
+        assert len(started) == 2  # the program and who watches it
+        process.kill()
+        process.wait()
+        wait_for(lambda: not alive(started), timeout=5, what="the program to end")
+
+
+def test_the_imitation_serves_where_no_server_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "find_server", lambda: None)
+    imitation, url = server.start_server(tmp_path)
+    try:
+        assert redis.Redis.from_url(url).ping()
+    finally:
+        imitation.kill()
+
+
+def test_a_socket_whose_path_would_be_too_long_is_made_elsewhere(tmp_path: Path) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    valkey, url = server.start_server(folder)
+    try:
+        assert redis.Redis.from_url(url).ping()
+    finally:
+        valkey.kill()

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+from django.apps import AppConfig, apps
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from .codec import ANY
-from .conf import GROUP, RESERVED, problems
+from .conf import GROUP, RESERVED, conf, problems
 from .exceptions import ConfigurationError
-from .registry import Receiver, all_receivers, event_types
+from .registry import Receiver, all_receivers, event_types, publishers
 from .routing import transport_name
 from .transports.pubsub import MOST_PATTERNS
 
 DOCS = "docs/checks.md"
-Check = Callable[..., Iterator[CheckMessage]]
 
 
 def _message(kind: type[CheckMessage], id: str, text: str, hint: str, obj: Any = None) -> CheckMessage:
@@ -34,12 +37,12 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("redis_events")
 def check_receivers(**_: Any) -> list[CheckMessage]:
-    """E002–E008, W001–W004: every receiver, one after the other."""
+    """E002 to E010, W001, W002: every receiver, one after the other."""
     if any(problems()):
         return []
     receivers = all_receivers()
     found = [message for receiver in receivers for check in RECEIVER_CHECKS for message in check(receiver)]
-    return found + list(_check_names(receivers)) + list(_check_patterns(receivers))
+    return [*found, *_check_names(receivers), *_check_patterns(receivers)]
 
 
 def _check_signature(receiver: Receiver) -> Iterator[CheckMessage]:
@@ -108,79 +111,6 @@ def _is_data_class(data_type: Any) -> bool:
     return any(hasattr(data_type, mark) for mark in marks)
 
 
-RECEIVER_CHECKS for message in check(receiver)]
-    return found + list(_check_names(receivers)) + list(_check_patterns(receivers))
-
-
-def _check_signature(receiver: Receiver) -> Iterator[CheckMessage]:
-    try:
-        inspect.signature(receiver.function).bind(object())
-    except TypeError as error:
-        text = f"{receiver.name} cannot be called with one event: {error}."
-        yield _message(Error, "E002", text, "A receiver takes the event: def receiver(event): …", receiver.place)
-
-
-def _check_annotation(receiver: Receiver) -> Iterator[CheckMessage]:
-    try:
-        data_type = receiver.data_type
-    except ConfigurationError as error:
-        hint = "Import the class for real, not under TYPE_CHECKING: it says how the data is decoded."
-        yield _message(Error, "E003", str(error), hint, receiver.place)
-        return
-    yield from _check_data_type(receiver, data_type)
-
-
-def _check_data_type(receiver: Receiver, data_type: Any) -> Iterator[CheckMessage]:
-    if data_type is ANY:
-        return
-    try:
-        msgspec.json.Decoder(data_type)
-    except (TypeError, ValueError) as error:
-        text = f"{receiver.name}: data cannot be decoded to {data_type!r}: {error}."
-        yield _message(Error, "E004", text, "Use a dataclass, msgspec.Struct, attrs class or builtin.", receiver.place)
-    if receiver.types is None and _is_data_class(data_type):
-        text = f"{receiver.name}: what does not fit {data_type.__name__} on {receiver.channel!r} becomes a dead letter."
-        yield _message(Warning, "W001", text, "Narrow it with types=, or receive the event class.", receiver.place)
-
-
-def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
-    if receiver.once and receiver.is_async:
-        text = f"{receiver.name}: once needs a transaction around it, which an async function cannot have."
-        yield _message(Error, "E005", text, "Make it a plain def, or leave once out.", receiver.place)
-    elif receiver.once and transport_name(receiver.channel) in ("pubsub", "memory"):
-        text = f"{receiver.name}: once on {receiver.channel!r}, which is pub/sub: it comes at most once anyway."
-        yield _message(Warning, "W002", text, "Leave once out, or put the channel on a stream.", receiver.place)
-
-
-def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:
-    if not receiver.channel or not receiver.channel.isprintable() or " " in receiver.channel:
-        text = f"{receiver.name}: {receiver.channel!r} is no channel name or pattern."
-        yield _message(Error, "E006", text, "Letters, digits and ._:- with * for any characters.", receiver.place)
-    elif receiver.channel.startswith(RESERVED):
-        text = f"{receiver.name}: {receiver.channel!r} is reserved; nothing is ever published there."
-        yield _message(Error, "E006", text, "Choose another name.", receiver.place)
-
-
-def _check_group(receiver: Receiver) -> Iterator[CheckMessage]:
-    if receiver.group and not GROUP.fullmatch(receiver.group):
-        text = f"{receiver.name}: {receiver.group!r} is no name for a consumer group."
-        yield _message(Error, "E007", text, "Up to 64 letters, digits and ._-.", receiver.place)
-
-
-def _check_using(receiver: Receiver) -> Iterator[CheckMessage]:
-    if receiver.using and receiver.using not in settings.DATABASES:
-        text = f"{receiver.name}: using={receiver.using!r} is not in DATABASES."
-        yield _message(Error, "E008", text, f"Known: {', '.join(settings.DATABASES)}.", receiver.place)
-
-
-def _is_data_class(data_type: Any) -> bool:
-    return (
-        hasattr(data_type, "__dataclass_fields__")
-        or hasattr(data_type, "__struct_fields__")
-        or hasattr(data_type, "__attrs_attrs__")
-    )
-
-
 RECEIVER_CHECKS: Sequence[Callable[[Receiver], Iterator[CheckMessage]]] = (
     _check_signature,
     _check_annotation,
@@ -218,4 +148,64 @@ def check_event_classes(**_: Any) -> list[CheckMessage]:
         except (TypeError, ValueError) as error:
             text = f"{data_type.__qualname__} cannot be the shape of an event: {error}."
             found.append(_message(Error, "E011", text, "Use a dataclass, msgspec.Struct or attrs class.", data_type))
+    return found
+
+
+@register("redis_events")
+def check_publishers(**_: Any) -> list[CheckMessage]:
+    """E012: a published field whose values have no JSON form."""
+    found = []
+    for model, declared in publishers.items():
+        for publisher in declared:
+            for field in _unknown_fields(publisher):
+                text = f"{publisher.__qualname__}: no JSON form is known for {model._meta.label}.{field.name}."
+                hint = f"Leave it out, or override data(): its class is {type(field).__qualname__}."
+                found.append(_message(Error, "E012", text, hint, publisher))
+    return found
+
+
+def _unknown_fields(publisher: Any) -> list[Any]:
+    snapshot = getattr(publisher, "_snapshot", None)
+    return snapshot.unknown_fields() if snapshot else []
+
+
+@register("redis_events")
+def check_strays(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
+    """W003: an events.py or receivers.py beside an installed app that nobody imports."""
+    installed = {Path(app.path) for app in apps.get_app_configs()}
+    found = []
+    for path in sorted(_project_packages(installed)):
+        for name in ("events.py", "receivers.py"):
+            if (path / name).is_file() and _mentions_us(path / name):
+                text = f"{path / name} is never imported: {path.name} is not in INSTALLED_APPS."
+                found.append(_message(Warning, "W003", text, f'Add "{path.name}" to INSTALLED_APPS.'))
+    return found
+
+
+def _project_packages(installed: set[Path]) -> set[Path]:
+    """Packages beside the project's own apps and settings that are no apps."""
+    settings_module = sys.modules.get(getattr(settings, "SETTINGS_MODULE", None) or "")
+    own = [Path(settings_module.__file__).parent] if settings_module and settings_module.__file__ else []
+    roots = {path.parent for path in (*own, *installed) if "site-packages" not in path.parts} | set(own)
+    packages = {init.parent for root in roots for init in root.glob("*/__init__.py")} | set(own)
+    return packages - installed
+
+
+def _mentions_us(path: Path) -> bool:
+    return "redis_events" in path.read_text(errors="replace")
+
+
+@register("redis_events", Tags.security, deploy=True)
+def check_deployment(**_: Any) -> list[CheckMessage]:
+    """W010, W011: what must not leave this machine unencrypted. Only with ``check --deploy``."""
+    if any(problems()):
+        return []
+    parts = urlsplit(conf.LOCATION)
+    found = []
+    if parts.scheme == "redis" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        text = f"LOCATION talks to {parts.hostname} without TLS: passwords and events can be read on the way."
+        found.append(_message(Warning, "W010", text, "Use rediss://."))
+    if parse_qs(parts.query).get("ssl_cert_reqs") == ["none"]:
+        text = "LOCATION has ssl_cert_reqs=none: anybody can pretend to be the server."
+        found.append(_message(Warning, "W011", text, "Leave it out, and name the CA with ssl_ca_certs."))
     return found

@@ -18,7 +18,7 @@ from .events import now
 from .exceptions import DecodeError, TransportError
 from .registry import Receiver, Table
 from .retry import Outcome, backoff
-from .runner import AsyncRunner, Result, Run, call, failure, group_name, quarantine
+from .runner import AsyncRunner, Result, Run, call, failure, group_name, log_failure, quarantine
 from .signals import event_settled, gap_detected
 from .transports.base import Delivery, Subscription, Transport
 

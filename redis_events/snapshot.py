@@ -29,6 +29,25 @@ EXACT: dict[type[Field[Any, Any]], type] = {
     models.DurationField: timedelta,
 }
 """Field classes whose values need no look when they already are of this type."""
+KNOWN = (
+    models.AutoField,
+    models.BinaryField,
+    models.BooleanField,
+    models.CharField,
+    models.DateField,
+    models.DecimalField,
+    models.DurationField,
+    models.FileField,
+    models.FilePathField,
+    models.FloatField,
+    models.GenericIPAddressField,
+    models.IntegerField,
+    models.JSONField,
+    models.TextField,
+    models.TimeField,
+    models.UUIDField,
+)
+"""Django's own fields: their values, those of their subclasses too, have a JSON form."""
 AS_IT_IS = (str, int, float, bool, Decimal, UUID, datetime, date, time, timedelta, dict, list, tuple, bytes, type(None))
 
 Step = tuple[str, str, type | None, Callable[[Any], Any]]
@@ -46,7 +65,12 @@ class Snapshot:
         self, model: type[Model], *, fields: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> None:
         self.model = model
-        self._steps = [_step(field) for field in _chosen(model, fields, exclude)]
+        self._fields = list(_chosen(model, fields, exclude))
+        self._steps = [_step(field) for field in self._fields]
+
+    def unknown_fields(self) -> list[Field[Any, Any]]:
+        """The fields whose values may have no JSON form: classes nobody here knows, with a Python type of their own."""
+        return [field for field in self._fields if not isinstance(_target(field), KNOWN)]
 
     def __call__(self, instance: Model, *, using: str) -> dict[str, Any]:
         state = instance.__dict__
@@ -98,8 +122,15 @@ def _step(field: Field[Any, Any]) -> Step:
     return field.name, field.attname, exact, _converter(field)
 
 
+def _target(field: Field[Any, Any]) -> Field[Any, Any]:
+    """The field whose values these are: for a foreign key the one it points to."""
+    while isinstance(field, models.ForeignKey):
+        field = field.target_field
+    return field
+
+
 def _converter(field: Field[Any, Any]) -> Callable[[Any], Any]:
-    target = field.target_field if isinstance(field, models.ForeignKey) else field
+    target = _target(field)
 
     def convert(value: Any) -> Any:
         if value is None:

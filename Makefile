@@ -36,7 +36,7 @@ endef
 
 # $(call install,FOLDER,EXTRA,MORE): this checkout, editable, with what EXTRA lists.
 define install
-	@echo "Installing redis_events[$(2)] $(3) into $(1) …"
+	@echo "Installing into $(1): redis_events[$(2)] $(3)"
 	@$(1)/bin/python -m pip install --quiet --editable '.[$(2)]' $(3)
 	@touch $@
 endef

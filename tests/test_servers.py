@@ -69,7 +69,8 @@ def test_an_append_only_server_keeps_what_it_confirmed_through_a_kill() -> None:
 
 def test_a_password_is_asked_for_and_is_in_the_url() -> None:
     with Server(password="s3cret") as server:
-        with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+        never_again = Retry(NoBackoff(), 0)
+        with redis.Redis(port=server.port, retry=never_again) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
         with redis.Redis.from_url(server.url) as known, server.client() as ours:
             assert known.ping()

@@ -99,7 +99,7 @@ def _is_autocommit(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _open_batch(connection: BaseDatabaseWrapper, using: str) -> Batch:
-    outermost = next((block for block in connection.atomic_blocks if not block._from_testcase), None)
+    outermost = next((block for block in connection.atomic_blocks if not getattr(block, "_from_testcase", False)), None)
     if outermost is None:  # directly under a TestCase: as in autocommit, each on its own
         return _register(Transaction(None), using)
     current: Transaction | None = connection.__dict__.get(_ATTRIBUTE)

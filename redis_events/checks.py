@@ -24,7 +24,7 @@ from .transports.pubsub import MOST_PATTERNS
 DOCS = "docs/checks.md"
 
 
-def _message(kind: type[CheckMessage], id: str, text: str, hint: str, obj: Any = None) -> CheckMessage:
+def _message(kind: type[Error] | type[Warning], id: str, text: str, hint: str, obj: Any = None) -> CheckMessage:
     return kind(text, hint=f"{hint} ({DOCS}#{id.lower()})", obj=obj, id=f"redis_events.{id}")
 
 

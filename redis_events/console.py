@@ -130,7 +130,7 @@ class Console:
         self._shown.clear()
         self._flush_unshown()
         counts: Counter[Outcome] = sum((listener.counts for listener in listeners), Counter())
-        outcomes = {str(outcome): counts[outcome] for outcome in Outcome} | {"abandoned": abandoned}
+        outcomes: dict[str, Any] = {str(outcome): counts[outcome] for outcome in Outcome} | {"abandoned": abandoned}
         parts = " · ".join(f"{count:,} {name}" for name, count in outcomes.items())
         self._say(f"stopped. {parts} · {_clock(time.monotonic() - self._began)}", event="stopped", **outcomes)
 
@@ -172,10 +172,10 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self, style: Style) -> None:
         super().__init__()
-        self._style = style
+        self._paint = style
 
     def format(self, record: logging.LogRecord) -> str:
-        paint = self._style.ERROR if record.levelno >= logging.ERROR else self._style.WARNING
+        paint = self._paint.ERROR if record.levelno >= logging.ERROR else self._paint.WARNING
         line = f"{_now()} {record.getMessage()}"
         line = paint(line) if record.levelno >= logging.WARNING else line
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line

@@ -60,7 +60,7 @@ class DeadLetterManager(models.Manager["DeadLetter"]):
 class DeadLetter(HeldDelivery):
     """A held delivery that will not be tried again by itself, whole, with its reason."""
 
-    objects = DeadLetterManager()
+    objects: models.Manager["DeadLetter"] = DeadLetterManager()
 
     class Meta:
         proxy = True

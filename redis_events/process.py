@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import partial
 from types import FrameType
 
 from django.db import DatabaseError
@@ -155,7 +156,7 @@ class Process:
         self._retrier = self._make_retrier()
         self.console.listening(self.listeners)
         for listener in self.listeners:
-            self._threads.start("listener", lambda each=listener: each.run(drain=self.options.drain), self._bell.wake)
+            self._threads.start("listener", partial(listener.run, drain=self.options.drain), self._bell.wake)
         if self._retrier and not self.options.drain:
             self._threads.start("retrier", self._retrier.run, self._bell.wake)
 
@@ -203,8 +204,10 @@ class Process:
         in_flight = sum(listener.in_flight for listener in self.listeners)
         self.console.stopping(in_flight)
         heard = len(self._signals)
-        for worker in (*self.listeners, *([self._retrier] if self._retrier else [])):
-            worker.stop()
+        for listener in self.listeners:
+            listener.stop()
+        if self._retrier:
+            self._retrier.stop()
         deadline = time.monotonic() + conf.GRACE
         while self._threads.are_alive and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))

@@ -152,7 +152,7 @@ def receives(
             function=function,
             name=name or f"{function.__module__}.{function.__qualname__}",
             channel=channel,
-            types=(types,) if isinstance(types, str) else types and tuple(types),
+            types=(types,) if isinstance(types, str) else tuple(types) if types else None,
             event_type=event_type,
             group=group,
             once=once,

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from asgiref.sync import sync_to_async
@@ -170,7 +171,7 @@ def log_failure(result: Result) -> None:
     place = held.where(error.__traceback__)
     why = f"{why} ({place})" if place else why
     policy = run.receiver.retry or default_retry()
-    facts = {"outcome": str(result.verdict.outcome), "type": envelope.type, "id": envelope.id}
+    facts: dict[str, Any] = {"outcome": str(result.verdict.outcome), "type": envelope.type, "id": envelope.id}
     facts |= {"receiver": run.receiver.name, "attempt": run.attempt, "ms": round(result.seconds * 1e3, 1), "error": why}
     if result.verdict.outcome is Outcome.RETRY:
         after = result.verdict.after

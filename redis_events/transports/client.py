@@ -49,8 +49,9 @@ class Wire:
         self.timeout = timeout
         with translated(location):
             self._connection = _connection(location, timeout)
-            self._connection.connect()
-        self.socket: socket.socket = self._connection._sock  # the one private name: redis-py has no other way to it
+            self._connection.connect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
+        # The one private name: redis-py has no other way to its socket.
+        self.socket: socket.socket = vars(self._connection)["_sock"]
         self._reader = hiredis.Reader(replyError=ErrorReply, notEnoughData=PARTIAL)
         self._readable = _Selector()
         self._readable.register(self.socket, selectors.EVENT_READ)
@@ -95,7 +96,7 @@ class Wire:
         return bool(pending and pending())
 
     def close(self) -> None:
-        self._connection.disconnect()
+        self._connection.disconnect()  # type: ignore[no-untyped-call]  # redis-py leaves it untyped
 
 
 class Waiter:

@@ -6,7 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
-from django.utils.translation import gettext_lazy as _
+from django.utils.translation import gettext as _
 
 from ...console import Console
 from ...exceptions import ConfigurationError
@@ -14,11 +14,11 @@ from ...process import Exit, Options, leave, run
 
 
 class Command(BaseCommand):
-    help = _("Run this project's receivers for the events that arrive, until stopped.")
     requires_system_checks: list[str] = []
     suppressed_base_arguments = {"--traceback"}
 
     def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.description = _("Run this project's receivers for the events that arrive, until stopped.")
         parser.add_argument("--channels", nargs="+", default=(), metavar="GLOB", help=_("Only these channels."))
         parser.add_argument("--drain", action="store_true", help=_("Work off what is there, then exit 0."))
         parser.add_argument("--max-events", type=int, metavar="N", help=_("Exit 75 after N events."))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
@@ -60,7 +62,7 @@ class DeadLetterManager(models.Manager["DeadLetter"]):
 class DeadLetter(HeldDelivery):
     """A held delivery that will not be tried again by itself, whole, with its reason."""
 
-    objects: models.Manager["DeadLetter"] = DeadLetterManager()
+    objects: ClassVar[models.Manager[DeadLetter]] = DeadLetterManager()
 
     class Meta:
         proxy = True

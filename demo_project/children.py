@@ -66,8 +66,7 @@ class Child:
     def _take(self, line: str) -> None:
         self.output.append(line)
         if self.ready:
-            self._on_line(line)
-            return
+            return self._on_line(line) if line else None
         self.ready = self._pattern.search("\n".join(self.output))
         if self.ready:
             self._is_decided.set()

@@ -69,6 +69,7 @@ class Demo:
                 self._kill_the_rest()
 
     def _run(self) -> Report:
+        self.say("", f"Starting three services; their databases are in {self.folder}.")
         remove_databases(self.folder)
         env = self._environment()
         self._make_databases(env)

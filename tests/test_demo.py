@@ -106,10 +106,10 @@ def test_every_event_is_a_readable_line_of_the_service_it_happened_in(tmp_path: 
     finished = run_demo(tmp_path, "--orders", "2", "--exit")
     for line in (
         r"shop          │ \S+ order 1: \d × \w+ for \w+, [\d.]+",
-        r"billing       │ \S+ invoice \d over [\d.]+ for order 1",
-        r"shop          │ \S+ order 1 is invoiced",
-        r"notifications │ \S+ toast for order 1: “please pay [\d.]+”",
-        r"notifications │ \S+ pushed “please pay [\d.]+”",
+        r"billing       │ \S+ shop.order.created → invoice \d over [\d.]+ for order 1",
+        r"shop          │ \S+ billing.invoice.created → order 1 is invoiced",
+        r"notifications │ \S+ billing.invoice.created → toast for order 1: “please pay [\d.]+”",
+        r"notifications │ \S+ notifications.toast.shown → pushed “please pay [\d.]+”",
     ):
         assert re.search(line, finished.stdout), f"{line}\n{finished.stdout}{finished.stderr}"
 

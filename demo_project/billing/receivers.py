@@ -4,6 +4,8 @@ import logging
 from dataclasses import dataclass
 from decimal import Decimal
 
+from django.db import transaction
+
 from redis_events import Event, receives
 
 from .models import Invoice
@@ -21,9 +23,10 @@ class Order:
 
 
 @receives("shop.orders", types="shop.order.created")
+@transaction.atomic
 def write_invoice(event: Event[Order]) -> None:
     order = event.data
     invoice, _ = Invoice.objects.get_or_create(
         event_id=event.id, defaults={"order_id": order.id, "customer": order.customer, "amount": order.total}
     )
-    logger.info("invoice %s over %s for order %s", invoice.pk, invoice.amount, order.id)
+    logger.info("%s → invoice %s over %s for order %s", event.type, invoice.pk, invoice.amount, order.id)

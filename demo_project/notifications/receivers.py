@@ -47,11 +47,11 @@ def show(event: Event, order_id: int, text: str) -> None:
     toast, is_new = Toast.objects.get_or_create(event_id=event.id, defaults={"order_id": order_id, "text": text})
     if is_new:
         publish(ToastShown(order_id=order_id, text=text))
-    logger.info("toast for order %s: “%s”", order_id, toast.text)
+    logger.info("%s → toast for order %s: “%s”", event.type, order_id, toast.text)
 
 
 @receives("live.*")
 async def push(event: Event) -> None:
     """Runs in every listener there is: pub/sub has no groups."""
     await Push.objects.aget_or_create(event_id=event.id, defaults={"text": event.data["text"]})
-    logger.info("pushed “%s”", event.data["text"])
+    logger.info("%s → pushed “%s”", event.type, event.data["text"])

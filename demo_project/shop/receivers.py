@@ -30,21 +30,21 @@ class Toast:
 
 
 @receives("billing.invoices", types="billing.invoice.created")
+@transaction.atomic
 def mark_invoiced(event: Event[Invoice]) -> None:
+    order = Order.objects.get(pk=event.data.order_id)
     text = _("invoice %(id)s over %(amount)s") % {"id": event.data.id, "amount": event.data.amount}
-    with transaction.atomic():
-        order = Order.objects.get(pk=event.data.order_id)
-        if add_reaction(order, event, text):
-            order.status = Order.Status.INVOICED
-            order.save(update_fields=["status"])
-    logger.info("order %s is invoiced", order.pk)
+    if add_reaction(order, event, text):
+        order.status = Order.Status.INVOICED
+        order.save(update_fields=["status"])
+    logger.info("%s → order %s is invoiced", event.type, order.pk)
 
 
 @receives("live.toasts", types="notifications.toast.shown")
 def show_toast(event: Event[Toast]) -> None:
     order = Order.objects.get(pk=event.data.order_id)
     add_reaction(order, event, event.data.text)
-    logger.info("order %s: its page shows “%s”", order.pk, event.data.text)
+    logger.info("%s → the page of order %s shows it", event.type, order.pk)
 
 
 def add_reaction(order: Order, event: Event, text: str) -> bool:

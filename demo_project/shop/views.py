@@ -3,6 +3,7 @@
 import logging
 
 from django.contrib import messages
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -21,12 +22,19 @@ SHOWN = 20
 def storefront(request: HttpRequest) -> HttpResponse:
     form = OrderForm(request.POST or None)
     if form.is_valid():
-        order = form.save()
-        logger.info("order %s: %s × %s for %s, %s", order.pk, order.quantity, order.item, order.customer, order.total)
+        order = place(form)
         thanks = _("Thank you, %(customer)s: this is order %(id)s.")
         messages.success(request, thanks % {"customer": order.customer, "id": order.pk})
         return redirect("storefront")
     return render(request, "shop/storefront.html", {"form": form, "orders": latest_orders()})
+
+
+@transaction.atomic
+def place(form: OrderForm) -> Order:
+    """The new order, saved. The others hear of it when the transaction commits, not before."""
+    order = form.save()
+    logger.info("order %s: %s × %s for %s, %s", order.pk, order.quantity, order.item, order.customer, order.total)
+    return order
 
 
 @require_GET

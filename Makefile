@@ -29,7 +29,7 @@ define venv
 	@for python in $(2); do \
 	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue; \
 	  if $$python -c 'import ensurepip, venv' 2>/dev/null; then exec $$python -m venv $(1); fi; \
-	  echo "$$python has no venv; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+	  echo "$$python has no venv; on Debian and Ubuntu: apt-get install $$python-venv" >&2; \
 	done; \
 	echo "This needs Python 3.11 or newer with venv; found none among: $(2)" >&2; exit 1
 endef
@@ -56,13 +56,14 @@ endef
 	$(call install,.venv,dev)
 	@touch .venv/demo.stamp .venv/test.stamp
 
-# Python, Django and redis-py, each lane in an environment of its own under .venvs; those whose Python is not here are left out.
+# Python-Django-redis-py, each lane in an environment of its own; those whose Python is not here are left out.
 LANES = 3.11-5.2-6.4 3.11-5.2-8.1 3.12-6.0-7.4 3.12-6.1-8.1 3.13-5.2-8.1 3.13-6.1-8.1
 part = $(word $(1),$(subst -, ,$(2)))
 here = $(foreach lane,$(LANES),$(if $(shell python$(call part,1,$(lane)) -V 2>/dev/null),$(lane)))
 
 test-all:
-	@$(MAKE) --no-print-directory $(addprefix lane-,$(here))
+	@$(MAKE) --no-print-directory --keep-going $(addprefix lane-,$(here))
+	@echo "All of: $(here). Without their Python: $(or $(filter-out $(here),$(LANES)),none)."
 
 lane-%: .venvs/%/stamp
 	@echo "Python $(call part,1,$*), Django $(call part,2,$*), redis-py $(call part,3,$*)"

@@ -1,5 +1,10 @@
 """Everything redis_events raises, and what a receiver may raise to say what should happen next."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 from django.core.exceptions import ImproperlyConfigured
 
 
@@ -40,7 +45,12 @@ class DecodeError(RedisEventsError):
 
 
 class TransportError(RedisEventsError):
-    """Raised when the server cannot be used; the message is safe to show (no password in it)."""
+    """Raised when the server cannot be used; the message is safe to show (no password in it).
+
+    ``lost`` holds those of a batch that were refused when the others were taken; None stands for the whole batch.
+    """
+
+    lost: Sequence[Any] | None = None
 
 
 class Unreachable(TransportError):

@@ -44,7 +44,7 @@ class Listener:
         self.counts: Counter[Outcome] = Counter()
         """Runs by outcome since the start."""
         self.in_flight = 0
-        self._table = Table(receivers)
+        self._tables = _tables(transport, receivers)
         self._async = AsyncRunner()
         self._quarantined: Counter[tuple[str, int]] = Counter()
         self._stopping = threading.Event()
@@ -121,7 +121,6 @@ class Listener:
         self._report(results, deliveries)
 
     def _match(self, deliveries: Sequence[Delivery]) -> tuple[list[Run], list[Unreadable]]:
-        match = self._table.match
         runs, unreadable = [], []
         for delivery in deliveries:
             try:
@@ -129,7 +128,7 @@ class Listener:
             except DecodeError as error:
                 unreadable.append((delivery, error))
                 continue
-            for receiver in match(delivery.channel, document.envelope.type):
+            for receiver in self._tables[delivery.group].match(delivery.channel, document.envelope.type):
                 runs.append(Run(receiver=receiver, document=document, delivery=delivery))
         return runs, unreadable
 
@@ -178,7 +177,17 @@ class Listener:
 
 
 def _subscriptions(transport: Transport, receivers: Iterable[Receiver]) -> tuple[Subscription, ...]:
-    wanted = (
-        Subscription(channel=each.channel, group=group_name(each) if transport.grouped else "") for each in receivers
-    )
+    wanted = (Subscription(channel=each.channel, group=_group(transport, each)) for each in receivers)
     return tuple(dict.fromkeys(wanted))
+
+
+def _tables(transport: Transport, receivers: Iterable[Receiver]) -> dict[str, Table]:
+    """A table for each group, since each gets its own delivery; one for all where there are no groups."""
+    by_group: dict[str, list[Receiver]] = {}
+    for receiver in receivers:
+        by_group.setdefault(_group(transport, receiver), []).append(receiver)
+    return {group: Table(members) for group, members in by_group.items()}
+
+
+def _group(transport: Transport, receiver: Receiver) -> str:
+    return group_name(receiver) if transport.grouped else ""

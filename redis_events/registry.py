@@ -139,20 +139,15 @@ def receives(
     again; ``timeout`` is in seconds; ``name`` is its identity when the function moves. Raises ConfigurationError for
     a class that no ``@event`` declares.
     """
-    event_type = None
-    if isinstance(channel, type):
-        event_type = event_types.get(channel)
-        if event_type is None:
-            raise ConfigurationError(f"@receives({channel.__qualname__}): the class is not declared with @event.")
-        channel, types = event_type.channel, types or event_type.type
+    name_or_pattern, event_type, wanted = _target(channel, types)
 
     def register(function: Function) -> Function:
-        identity = (function.__module__, function.__qualname__, f"{channel} {types} {name}")
+        identity = (function.__module__, function.__qualname__, f"{name_or_pattern} {wanted} {name}")
         _receivers[identity] = Receiver(
             function=function,
             name=name or f"{function.__module__}.{function.__qualname__}",
-            channel=channel,
-            types=(types,) if isinstance(types, str) else tuple(types) if types else None,
+            channel=name_or_pattern,
+            types=wanted,
             event_type=event_type,
             group=group,
             once=once,
@@ -164,6 +159,19 @@ def receives(
         return function
 
     return register
+
+
+def _target(
+    channel: str | type, types: str | Sequence[str] | None
+) -> tuple[str, EventType | None, tuple[str, ...] | None]:
+    """The channel, the event class if it is one, and the types a receiver wants."""
+    wanted = (types,) if isinstance(types, str) else tuple(types) if types else None
+    if isinstance(channel, str):
+        return channel, None, wanted
+    declared = event_types.get(channel)
+    if declared is None:
+        raise ConfigurationError(f"@receives({channel.__qualname__}): the class is not declared with @event.")
+    return declared.channel, declared, wanted or (declared.type,)
 
 
 def all_receivers() -> tuple[Receiver, ...]:

@@ -38,6 +38,7 @@ class Sender:
         self._turn_began = 0.0
         self._left_behind = False
         self._error: TransportError | None = None
+        self._refused: set[str] = set()
         self._next_probe = 0.0
 
     def send(self, batch: Batch, *, strict: bool = False) -> None:
@@ -88,13 +89,14 @@ class Sender:
         while self._queue:
             batch += self._queue.popleft()
         if not batch:
-            return None
+            return
         if self._is_resting():
-            return self._lose(batch)
+            self._lose(batch)
+            return
         try:
             self._attempt(batch)
-        except TransportError:
-            self._lose(batch)
+        except TransportError as error:
+            self._lose(batch if error.lost is None else error.lost)
 
     def _send_strictly(self, batch: Batch) -> None:
         if self._error and self._is_resting():
@@ -107,16 +109,33 @@ class Sender:
         try:
             self.transport.send(batch)
         except TransportError as error:
-            self._next_probe = time.monotonic() + PROBE_EVERY
+            self._note_trouble(error)
+            raise
+        if self._error or self._refused:
+            self._note_return(batch)
+        if event_published.receivers:
+            event_published.send_robust(type(self.transport), batch=batch)
+
+    def _note_trouble(self, error: TransportError) -> None:
+        """One line per change of state. What the server refuses for one channel does not concern the others."""
+        if error.lost is None:
             if self._error is None:
                 logger.error("cannot publish: %s. Trying again every second.", error)
-            self._error = error
-            raise
+            self._error, self._next_probe = error, time.monotonic() + PROBE_EVERY
+            return
+        channels = {outgoing.channel for outgoing in error.lost} - self._refused
+        if channels:
+            logger.error("cannot publish to %s: %s", ", ".join(sorted(channels)), error)
+        self._refused |= channels
+
+    def _note_return(self, batch: Batch) -> None:
         if self._error:
             logger.warning("publishing again; %s events were lost", f"{self.failed:,}")
             self._error, self.failed = None, 0
-        if event_published.receivers:
-            event_published.send_robust(type(self.transport), batch=batch)
+        accepted = self._refused & {outgoing.channel for outgoing in batch}
+        if accepted:
+            logger.warning("publishing to %s again", ", ".join(sorted(accepted)))
+        self._refused -= accepted
 
     def _lose(self, batch: Batch) -> None:
         self.failed += len(batch)

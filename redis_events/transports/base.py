@@ -33,12 +33,19 @@ class Subscription(msgspec.Struct, frozen=True, gc=False):
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One event handed to one group, to be settled. ``id`` is the transport's own, ``""`` where there is none."""
+    """One event handed to one group (``""``: to one listener), to be settled."""
 
     channel: str
     body: bytes
     group: str = ""
     id: str = ""
+    """The transport's own, the same at every delivery; ``""`` where there is none."""
+    is_document: bool = False
+    """Whether the body was sent as a CloudEvents document: then anything else in it is broken."""
+    starts: int = 0
+    """How many processes began this one alone and died over it; never more for having been in their batch."""
+    is_repeated: bool = False
+    """Whether it may have been processed before, in part or whole."""
 
 
 class Transport(ABC):
@@ -76,6 +83,9 @@ class Transport(ABC):
     def browse(self, channel: str, *, start: str = "-", end: str = "+", limit: int = 100) -> list[Delivery]:
         """Old events of a channel between two delivery ids, changing nothing. Empty where not ``durable``."""
         return []
+
+    def keep(self) -> None:  # noqa: B027  # most transports have nothing to do
+        """Hold on to the deliveries in hand. Called about every second by another thread, while they are processed."""
 
     @abstractmethod
     def wake(self) -> None:

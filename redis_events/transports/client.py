@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from ..conf import mask
 from ..exceptions import Refused, TransportError, Unreachable
+from .base import Outgoing
 
 Command = tuple[Any, ...]
 CHUNK = 65_536
@@ -138,9 +139,9 @@ def _connection(location: str, timeout: float) -> AbstractConnection:
         socket_timeout=timeout / 2,
         socket_connect_timeout=timeout / 2,
         retry=Retry(NoBackoff(), 0),
-        protocol=2,
         **_without_probes(),
     )
+    pool.connection_kwargs["protocol"] = 2  # whatever the URL says: RESP3 has another shape for every reply
     connection = pool.make_connection()
     assert isinstance(connection, AbstractConnection)
     return connection
@@ -181,6 +182,17 @@ def refused(location: str, answer: str) -> TransportError:
     if answer.partition(" ")[0] in ("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY"):
         return Unreachable(f"{mask(location)}: {answer}")
     return Refused(f"{mask(location)}: {answer}")
+
+
+def raise_refusals(location: str, batch: Sequence[Outgoing], replies: Sequence[Any]) -> None:
+    """Raise when the server refused some of a batch, with those as ``lost``."""
+    answers = [
+        (outgoing, reply) for outgoing, reply in zip(batch, replies, strict=True) if isinstance(reply, ErrorReply)
+    ]
+    if answers:
+        error = refused(location, str(answers[0][1]))
+        error.lost = [outgoing for outgoing, _ in answers] if len(answers) < len(batch) else None
+        raise error
 
 
 def server_name(location: str) -> str:

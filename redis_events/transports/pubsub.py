@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from ..conf import conf, glob
 from ..exceptions import Refused, Unreachable
 from .base import Delivery, Outgoing, Subscription, Transport
-from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .client import Command, ErrorReply, Waiter, Wire, raise_refusals, refused, server_name
 
 QUIET = 2.0
 """Seconds without a byte after which the server is asked for a PONG, and given as long again for it."""
@@ -43,10 +43,7 @@ class PubSubTransport(Transport):
         except Unreachable:
             self._drop_wire()
             raise
-        for reply in replies:
-            if isinstance(reply, ErrorReply):
-                self._drop_wire()
-                raise refused(self.location, str(reply)) from reply
+        raise_refusals(self.location, batch, replies)
 
     def _ready_wire(self) -> Wire:
         if self._wire and self._wire.is_stale:

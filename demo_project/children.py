@@ -57,8 +57,8 @@ class Child:
     def _read(self) -> None:
         assert self.process.stdout is not None
         with self.process.stdout as lines:
-            for line in lines:
-                self._take(line.rstrip())
+            for line in filter(None, map(str.rstrip, lines)):
+                self._take(line)
         self.process.wait()
         self._is_decided.set()
         self._on_end()
@@ -66,7 +66,8 @@ class Child:
     def _take(self, line: str) -> None:
         self.output.append(line)
         if self.ready:
-            return self._on_line(line) if line else None
+            self._on_line(line)
+            return
         self.ready = self._pattern.search("\n".join(self.output))
         if self.ready:
             self._is_decided.set()

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -15,7 +17,7 @@ from urllib.request import urlopen
 import pytest
 import redis
 
-from demo_project import server
+from demo_project import server as demo_server
 from demo_project.report import make_report
 from tests.servers import Server, wait_for
 
@@ -51,13 +53,18 @@ def run_demo(folder: Path, *arguments: str, **env: str) -> subprocess.CompletedP
 
 
 @contextmanager
-def running_demo(folder: Path, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def running_demo(folder: Path, *arguments: str, root: Path = ROOT) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A demo and the file its lines go to."""
     folder.mkdir()
     output = folder / "output"
     with output.open("w") as file:
         process = subprocess.Popen(
-            command(folder, *arguments), cwd=ROOT, env=environment(), stdout=file, stderr=subprocess.STDOUT, text=True
+            command(folder, *arguments),
+            cwd=root,
+            env=environment(PYTHONPATH=str(ROOT)),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
     try:
         yield process, output
@@ -251,8 +258,8 @@ os.wait()
 
 
 def test_the_imitation_serves_where_no_server_can_be_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "find_server", lambda: None)
-    imitation, url = server.start_server(tmp_path)
+    monkeypatch.setattr(demo_server, "find_server", lambda: None)
+    imitation, url = demo_server.start_server(tmp_path)
     try:
         assert redis.Redis.from_url(url).ping()
     finally:
@@ -262,8 +269,60 @@ def test_the_imitation_serves_where_no_server_can_be_found(tmp_path: Path, monke
 def test_a_socket_whose_path_would_be_too_long_is_made_elsewhere(tmp_path: Path) -> None:
     folder = tmp_path / ("long" * 25)
     folder.mkdir()
-    valkey, url = server.start_server(folder)
+    valkey, url = demo_server.start_server(folder)
     try:
         assert redis.Redis.from_url(url).ping()
     finally:
         valkey.kill()
+
+
+# ------------------------------------------------------------------ its tutorial
+
+
+def tutorial(language: str, *, holding: str) -> str:
+    """The README's one block in this language that holds a text."""
+    text = (ROOT / "demo_project" / "README.md").read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (found,) = [block for block in blocks if holding in block]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("holding", "file"), [("OrderPublisher", "shop/events.py"), ("write_invoice", "billing/receivers.py")]
+)
+def test_the_tutorial_shows_the_code_that_runs(holding: str, file: str) -> None:
+    assert tutorial("python", holding=holding) in (ROOT / "demo_project" / file).read_text()
+
+
+def test_what_the_tutorial_says_to_try_works_as_written(tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    copy.mkdir()
+    shutil.copy(ROOT / "manage.py", copy)
+    shutil.copytree(ROOT / "demo_project", copy / "demo_project", ignore=shutil.ignore_patterns("var", "__pycache__"))
+    with (copy / "demo_project" / "notifications" / "receivers.py").open("a") as receivers:
+        receivers.write("\n\n" + tutorial("python", holding="def welcome"))
+
+    with running_demo(tmp_path / "demo", root=copy) as (_process, output):
+        joined = dict(pair.split("=", 1) for pair in seen(output, r"Join in +export (.*)")[1].split())
+        script = tutorial("python", holding="client.pubsub")
+        said = subprocess.check_output([sys.executable, "-c", script], env=environment(**joined), text=True, timeout=30)
+        assert json.loads(said)["type"].startswith("shop.order.")
+
+        hello = tutorial("sh", holding="shell -c").replace("python", shlex.quote(sys.executable), 1)
+        subprocess.run(hello, shell=True, cwd=copy, env=environment(**joined, PYTHONPATH=str(ROOT)), check=True)
+        seen(output, "demo.hello.said → pushed “Hello from outside”")
+        seen(output, r"notifications │ \S+ shop.order.created → welcome, \w+")
+
+
+def test_a_service_runs_by_hand_as_in_any_project(tmp_path: Path, server: Server, prefix: str) -> None:
+    env = environment(REDIS_URL=server.url, DEMO_PREFIX=prefix, DEMO_DATA=str(tmp_path), PYTHONUNBUFFERED="1")
+    billing = ["--settings", "demo_project.settings.billing"]
+    subprocess.run([sys.executable, "manage.py", "migrate", "-v0", *billing], cwd=ROOT, env=env, check=True)
+    listener = subprocess.Popen(
+        [sys.executable, "manage.py", "listen_events", *billing], cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+    )
+    assert listener.stdout is not None
+    with listener.stdout as lines:
+        assert any(line.startswith("Listening on ") for line in lines)
+        listener.terminate()
+        assert listener.wait(timeout=5) == 0

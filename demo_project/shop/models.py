@@ -1,6 +1,7 @@
 """Orders, and what other services did about them."""
 
 from decimal import Decimal
+from typing import Any
 
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -38,9 +39,8 @@ class Order(models.Model):
     def __str__(self) -> str:
         return _("order %(id)s of %(customer)s") % {"id": self.pk, "customer": self.customer}
 
-    def save(self, *args: object, **kwargs: object) -> None:
-        if self.total is None:
-            self.total = PRICES[Item(self.item)] * self.quantity
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        self.total = PRICES[Item(self.item)] * self.quantity
         super().save(*args, **kwargs)
 
 

@@ -46,7 +46,7 @@ class Sender:
         if strict:
             self._send_strictly(batch)
         elif self._is_resting():
-            self._lose(batch)
+            self._lose(batch, self._error)
         else:
             self._queue.append(batch)
             self._share_turn()
@@ -91,12 +91,12 @@ class Sender:
         if not batch:
             return
         if self._is_resting():
-            self._lose(batch)
+            self._lose(batch, self._error)
             return
         try:
             self._attempt(batch)
         except TransportError as error:
-            self._lose(batch if error.lost is None else error.lost)
+            self._lose(batch if error.lost is None else error.lost, error)
 
     def _send_strictly(self, batch: Batch) -> None:
         if self._error and self._is_resting():
@@ -137,6 +137,6 @@ class Sender:
             logger.warning("publishing to %s again", ", ".join(sorted(accepted)))
         self._refused -= accepted
 
-    def _lose(self, batch: Batch) -> None:
+    def _lose(self, batch: Batch, error: TransportError | None) -> None:
         self.failed += len(batch)
-        publish_failed.send_robust(type(self.transport), batch=batch, error=self._error)
+        publish_failed.send_robust(type(self.transport), batch=batch, error=error)

@@ -27,6 +27,8 @@ from .base import Outgoing
 Command = tuple[Any, ...]
 CHUNK = 65_536
 PARTIAL = object()
+ONE_CHANNEL_ONLY = ("NOPERM", "WRONGTYPE", "NOGROUP")
+"""Error codes that concern one channel and say nothing about the others."""
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # no descriptor of its own, unlike epoll
 
 
@@ -186,13 +188,13 @@ def refused(location: str, answer: str) -> TransportError:
 
 def raise_refusals(location: str, batch: Sequence[Outgoing], replies: Sequence[Any]) -> None:
     """Raise when the server refused some of a batch, with those as ``lost``."""
-    answers = [
-        (outgoing, reply) for outgoing, reply in zip(batch, replies, strict=True) if isinstance(reply, ErrorReply)
-    ]
-    if answers:
-        error = refused(location, str(answers[0][1]))
-        error.lost = [outgoing for outgoing, _ in answers] if len(answers) < len(batch) else None
-        raise error
+    answers = [(each, reply) for each, reply in zip(batch, replies, strict=True) if isinstance(reply, ErrorReply)]
+    if not answers:
+        return
+    error = refused(location, str(answers[0][1]))
+    if all(reply.code in ONE_CHANNEL_ONLY for _, reply in answers):
+        error.lost = [outgoing for outgoing, _ in answers]
+    raise error
 
 
 def server_name(location: str) -> str:

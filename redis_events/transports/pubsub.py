@@ -130,6 +130,8 @@ class PubSubTransport(Transport):
     def _deliveries(self, replies: list[Any]) -> list[Delivery]:
         found = []
         for reply in replies:
+            if isinstance(reply, ErrorReply):  # a server that forbids PING is alive all the same
+                continue
             if reply[0] == b"message":
                 key, body = (b"", reply[1]), reply[2]
             elif reply[0] == b"pmessage":

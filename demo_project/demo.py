@@ -81,6 +81,7 @@ class Demo:
         self._stop("customers", "web")
         self._settle()
         self._stop(*SERVICES)
+        self._stop("redis")
         return make_report(self.folder)
 
     # ------------------------------------------------------------------ starting

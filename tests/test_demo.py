@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from demo_project import server as demo_server
+from demo_project.demo import alone_in
 from demo_project.report import make_report
 from tests.servers import Server, wait_for
 
@@ -109,8 +110,16 @@ def test_fifty_orders_are_carried_through_twice_and_each_run_counts_its_own(tmp_
     assert json.loads(as_json.stdout) == ALL_50
 
 
-def test_every_event_is_a_readable_line_of_the_service_it_happened_in(tmp_path: Path) -> None:
-    finished = run_demo(tmp_path, "--orders", "2", "--exit")
+@pytest.fixture(scope="module")
+def two_orders(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """What a finished demo of two orders said, and its databases."""
+    folder = tmp_path_factory.mktemp("two_orders")
+    finished = run_demo(folder, "--orders", "2", "--exit")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout, folder
+
+
+def test_every_event_is_a_readable_line_of_the_service_it_happened_in(two_orders: tuple[str, Path]) -> None:
     for line in (
         r"shop          │ \S+ order 1: \d × \w+ for \w+, [\d.]+",
         r"billing       │ \S+ shop.order.created → invoice \d over [\d.]+ for order 1",
@@ -118,7 +127,7 @@ def test_every_event_is_a_readable_line_of_the_service_it_happened_in(tmp_path: 
         r"notifications │ \S+ billing.invoice.created → toast for order 1: “please pay [\d.]+”",
         r"notifications │ \S+ notifications.toast.shown → pushed “please pay [\d.]+”",
     ):
-        assert re.search(line, finished.stdout), f"{line}\n{finished.stdout}{finished.stderr}"
+        assert re.search(line, two_orders[0]), f"{line}\n{two_orders[0]}"
 
 
 def test_a_server_named_by_redis_url_is_used_under_a_prefix_and_its_keys_stay(tmp_path: Path) -> None:
@@ -199,18 +208,17 @@ def command_line(pid: int) -> str:
 
 
 def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    with running_demo(tmp_path / "demo") as (_process, output):
-        seen(output, "Storefront")
-        finished = run_demo(tmp_path / "demo", "--orders", "1", "--exit")
-        assert finished.returncode == 1
-        assert "Another demo is running" in finished.stderr
+    with alone_in(tmp_path):
+        finished = run_demo(tmp_path, "--orders", "1", "--exit")
+    assert finished.returncode == 1
+    assert "Another demo is running" in finished.stderr
 
 
 # ------------------------------------------------------------------ its parts
 
 
-def test_the_count_misses_no_event_that_did_not_arrive(tmp_path: Path) -> None:
-    assert run_demo(tmp_path, "--orders", "2", "--exit").returncode == 0
+def test_the_count_misses_no_event_that_did_not_arrive(two_orders: tuple[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(two_orders[1], tmp_path, dirs_exist_ok=True)
     for service, statement, lost in (
         ("billing", "DELETE FROM billing_invoice WHERE order_id = 1", {"shop": 0, "billing": 1, "notifications": 0}),
         ("shop", "DELETE FROM shop_reaction WHERE source = 'billing'", {"shop": 2, "billing": 1, "notifications": 0}),

@@ -130,17 +130,19 @@ def test_every_event_is_a_readable_line_of_the_service_it_happened_in(two_orders
         assert re.search(line, two_orders[0]), f"{line}\n{two_orders[0]}"
 
 
-def test_a_server_named_by_redis_url_is_used_under_a_prefix_and_its_keys_stay(tmp_path: Path) -> None:
-    with Server() as canary:
-        client = canary.client()
+def test_a_server_named_by_redis_url_is_used_under_a_prefix_and_its_keys_and_channels_stay(tmp_path: Path) -> None:
+    with Server() as canary, canary.client() as client, client.pubsub() as everything:
         client.mset({"canary": "sings", "shop.orders": "mine"})
-        client.config_resetstat()
+        everything.psubscribe("*")
         finished = run_demo(tmp_path, "--orders", "3", "--exit", "--format", "json", REDIS_URL=canary.url)
         assert finished.returncode == 0, finished.stderr
         assert json.loads(finished.stdout)["lost"] == 0
-        assert "cmdstat_publish" in client.info("commandstats")
-        assert client.get("canary") == b"sings"
+        assert client.mget("canary", "shop.orders") == [b"sings", b"mine"]
         assert {key for key in client.scan_iter() if not key.startswith(b"demo-")} == {b"canary", b"shop.orders"}
+        channels = {message["channel"] for message in iter(lambda: everything.get_message(timeout=0.1), None)}
+        assert {name.partition(b":")[2] for name in channels - {b"*"}} == {
+            b"shop.orders", b"billing.invoices", b"live.toasts",
+        }  # fmt: skip
 
 
 def test_a_listener_that_cannot_start_ends_the_demo_with_its_words(tmp_path: Path) -> None:

@@ -67,9 +67,12 @@ class Wire:
         """Whether something waits to be read though nothing was asked: the server has closed the connection."""
         return bool(self._readable.select(0))
 
-    def call(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply to each command, in one round trip. An error reply is returned as an ErrorReply, not raised."""
-        deadline = time.monotonic() + self.timeout
+    def call(self, commands: Sequence[Command], *, since: float | None = None) -> list[Any]:
+        """The reply to each command, in one round trip. An error reply is returned as an ErrorReply, not raised.
+
+        The timeout runs from now, or from ``since`` (``time.monotonic``) for a caller that has waited already.
+        """
+        deadline = (since or time.monotonic()) + self.timeout
         self.write(commands)
         replies: list[Any] = []
         while len(replies) < len(commands):
@@ -90,7 +93,7 @@ class Wire:
             if not data:
                 raise ConnectionResetError("the server closed the connection")
             self._reader.feed(data)
-        return list(iter(self._reader.gets, PARTIAL))
+            return list(iter(self._reader.gets, PARTIAL))
 
     @property
     def has_buffered(self) -> bool:

@@ -37,9 +37,11 @@ class PubSubTransport(Transport):
     # -------------------------------------------------------------- sending
 
     def send(self, batch: Sequence[Outgoing]) -> None:
+        began = time.monotonic()
         wire = self._ready_wire()
+        commands = [("PUBLISH", conf.redis_name(outgoing.channel), outgoing.body) for outgoing in batch]
         try:
-            replies = wire.call([("PUBLISH", conf.redis_name(outgoing.channel), outgoing.body) for outgoing in batch])
+            replies = wire.call(commands, since=began)  # connecting counts
         except Unreachable:
             self._drop_wire()
             raise

@@ -117,7 +117,9 @@ def _walk(value: Any) -> Any:
         return [_walk(item) for item in value]
     if isinstance(value, datetime) and value.tzinfo is None:
         return timezone.make_aware(value)
-    if isinstance(value, float | Decimal) and not math.isfinite(value):
+    if (isinstance(value, Decimal) and not value.is_finite()) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
         raise EncodeError(f"the data has no JSON form: {value} is not a JSON number")
     return value
 
@@ -238,7 +240,7 @@ def is_too_deep(raw: bytes) -> bool:
     return False
 
 
-# Never fails once begun, also where a text has no closing quote: else 64 KB of `\\"` take a minute.
+# Never fails once begun, also where a text has no closing quote: else 64 KB of `\"` take a minute.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models.signals import post_delete, post_save, pre_delete
 
 from tests.processes import Project
 from tests.servers import Postgres, Server, needs
@@ -88,3 +89,23 @@ def django_db_modify_db_settings(tmp_path_factory: pytest.TempPathFactory) -> No
     folder = tmp_path_factory.mktemp("databases")
     for alias in connections:
         connections[alias].settings_dict["TEST"]["NAME"] = str(folder / f"{alias}.sqlite3")
+
+
+@pytest.fixture
+def declared() -> Iterator[None]:
+    """Publishers, event classes and receivers that the test declares, and no others; forgotten after it."""
+    from django.apps import apps
+
+    from redis_events import registry
+
+    tables: list[dict[Any, Any]] = [registry.publishers, registry.event_types, registry._receivers]
+    before = [dict(table) for table in tables]
+    for table in tables:
+        table.clear()
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+    for model in apps.get_models():
+        for signal in (post_save, pre_delete, post_delete):
+            signal.disconnect(sender=model, dispatch_uid="redis_events")

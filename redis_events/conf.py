@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 from django.core.signals import setting_changed
@@ -91,7 +91,16 @@ def _location(value: Any) -> str:
         raise ValueError("is not a URL that can be read (is the port a number?).") from None
     if parts.scheme not in SCHEMES:
         raise ValueError(f"has the scheme {parts.scheme!r}. {suggest(parts.scheme, SCHEMES)}")
+    if parts.scheme in ("redis", "rediss"):
+        _check_after_host(parts)
     return value
+
+
+def _check_after_host(parts: SplitResult) -> None:
+    if "@" in parts.path + parts.fragment:  # nothing would know it for a password, and log lines would show it
+        raise ValueError("has an @ after the host: in a password / is written %2F, # is %23, ? is %3F.")
+    if parts.path.strip("/") and not parts.path.strip("/").isdecimal():
+        raise ValueError(f"has the database {parts.path.strip('/')!r}; it is a number.")
 
 
 RETRY_KEYS = ("attempts", "delay", "max_delay")
@@ -104,7 +113,10 @@ def _retry(value: Any) -> dict[str, float]:
             raise ValueError(f"has no key {key!r}. {suggest(key, RETRY_KEYS)}")
     read = {"attempts": _count, "delay": _seconds, "max_delay": _seconds}
     merged = {"attempts": 8, "delay": 1.0, "max_delay": 600.0, **given}
-    return {key: read[key](merged[key]) for key in RETRY_KEYS}
+    retry = {key: read[key](merged[key]) for key in RETRY_KEYS}
+    if retry["delay"] > retry["max_delay"]:
+        raise ValueError(f"has a delay of {retry['delay']:g} s above its max_delay of {retry['max_delay']:g} s.")
+    return retry
 
 
 def _transport(value: Any) -> str:
@@ -273,7 +285,7 @@ def glob(pattern: str, name: str) -> bool:
 
 
 def mask(location: str) -> str:
-    """A location that can be shown: its password and every query value replaced by ``***``."""
+    """A location that can be shown: its password is ``***``, its query is left out."""
     parts = urlsplit(location)
     shown = location.split("?")[0]
     if parts.password is not None:

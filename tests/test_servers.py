@@ -88,13 +88,15 @@ def test_an_option_it_refuses_is_reported_with_its_own_words() -> None:
 
 
 def test_a_frozen_server_holds_its_connections_and_is_silent() -> None:
-    with Server() as server, server.client(socket_timeout=0.1) as client:
-        client.ping()
+    with Server() as server, socket.create_connection(("127.0.0.1", server.port), timeout=10) as raw:
         server.freeze()
-        with pytest.raises(redis.TimeoutError):
-            client.ping()
+        raw.sendall(b"PING\r\n")
+        raw.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            raw.recv(64)
         server.thaw()
-        wait_for(client.ping, what="the thawed server to answer")
+        raw.settimeout(10)
+        assert raw.recv(64) == b"+PONG\r\n"
 
 
 def test_stopping_a_frozen_server_ends_it() -> None:

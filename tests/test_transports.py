@@ -189,6 +189,7 @@ def test_nothing_that_arrived_is_lost_when_the_connection_breaks_behind_it(event
         name = f"{events_settings['PREFIX']}:c"
         for number in range(250):
             client.publish(name, str(number))
+        client.ping()  # by its answer the server has written to everybody
         own.kill()
         got: list[int] = []
         with suppress(Unreachable):

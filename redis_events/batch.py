@@ -26,10 +26,10 @@ _ATTRIBUTE = "_redis_events_transaction"
 class Transaction:
     """The batches of one outermost ``atomic``."""
 
-    __slots__ = ("_batches", "outermost")
+    __slots__ = ("_batches", "identity")
 
-    def __init__(self, outermost: Atomic | None) -> None:
-        self.outermost = outermost
+    def __init__(self, identity: tuple[Atomic, str | None] | None = None) -> None:
+        self.identity = identity
         self._batches: list[weakref.ref[Batch]] = []
 
     @property
@@ -63,7 +63,7 @@ class Transaction:
 
 
 class Batch:
-    """Events published under one set of savepoints: an ``on_commit`` hook."""
+    """Events published under one set of savepoints; its ``send`` is the ``on_commit`` hook."""
 
     __slots__ = ("__weakref__", "events", "transaction")
 
@@ -71,7 +71,8 @@ class Batch:
         self.transaction = transaction
         self.events: list[Waiting] = []
 
-    def __call__(self) -> None:
+    def send(self) -> None:
+        # A method, because Django logs a hook that raises by its __qualname__: an instance has none.
         if self.events:
             self.transaction.send()
 
@@ -87,7 +88,7 @@ def add(waiting: Sequence[Waiting], *, using: str) -> None:
         return
     if not _is_autocommit(connection):
         raise PublishError(f"autocommit is off on {using!r}: publish inside transaction.atomic(), which has a commit.")
-    now = Transaction(None)
+    now = Transaction()
     batch = now.open_batch()
     batch.events.extend(waiting)
     now.send()
@@ -113,9 +114,15 @@ def _last_batch(connection: BaseDatabaseWrapper, current: Transaction) -> Batch 
     if not connection.run_on_commit:
         return None
     savepoints, hook, *_ = connection.run_on_commit[-1]
-    if not isinstance(hook, Batch) or hook.transaction is not current:
+    batch = _batch(hook)
+    if batch is None or batch.transaction is not current:
         return None
-    return hook if _named(savepoints) == _named(connection.savepoint_ids) else None
+    return batch if _named(savepoints) == _named(connection.savepoint_ids) else None
+
+
+def _batch(hook: Any) -> Batch | None:
+    owner = getattr(hook, "__self__", None)
+    return owner if isinstance(owner, Batch) else None
 
 
 def _named(savepoints: Any) -> set[str]:
@@ -124,11 +131,16 @@ def _named(savepoints: Any) -> set[str]:
 
 def _register(current: Transaction, using: str) -> Batch:
     batch = current.open_batch()
-    transaction.on_commit(batch, using=using, robust=True)
+    transaction.on_commit(batch.send, using=using, robust=True)
     return batch
+
+
+def is_open(connection: BaseDatabaseWrapper) -> bool:
+    """Whether a transaction is open that may commit: a TestCase's own never does."""
+    return connection.in_atomic_block and _outermost(connection) is not None
 
 
 def uncommitted() -> list[Waiting]:
     """What waits for a commit on any connection of this thread, in order."""
     hooks = [hook for connection in connections.all(initialized_only=True) for _, hook, *_ in connection.run_on_commit]
-    return [waiting for hook in hooks if isinstance(hook, Batch) for waiting in hook.events]
+    return [waiting for hook in hooks for waiting in getattr(_batch(hook), "events", ())]

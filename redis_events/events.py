@@ -38,7 +38,7 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
+class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):
     """What happened, as publishers return it and receivers get it.
 
     Only ``data`` must be given, so ``receiver(Event(data=…))`` is a receiver's unit test. The names follow

@@ -124,7 +124,7 @@ class Listener:
         runs, unreadable = [], []
         for delivery in deliveries:
             try:
-                document = decode(delivery.body, channel=delivery.channel)
+                document = decode(delivery.body, channel=delivery.channel, is_document=delivery.is_document)
             except DecodeError as error:
                 unreadable.append((delivery, error))
                 continue

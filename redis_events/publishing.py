@@ -145,7 +145,7 @@ def check_type(name: str) -> None:
 
 def _only_alias() -> str:
     """The one alias in an atomic block; ``default`` when none or when it is among several."""
-    open_aliases = [each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block]
+    open_aliases = [each.alias for each in connections.all(initialized_only=True) if batch.is_open(each)]
     if not open_aliases or "default" in open_aliases:
         return "default"
     if len(open_aliases) > 1:
@@ -158,7 +158,7 @@ def _send(outgoing: Iterable[Outgoing], *, using: str, strict: bool = False) -> 
     if not strict:
         batch.add(waiting, using=using)
         return
-    if connections[using].in_atomic_block:
+    if batch.is_open(connections[using]):
         raise PublishError("strict=True cannot be kept in a transaction: the event leaves after its commit.")
     for sender, each in waiting:
         sender.send([each], strict=True)

@@ -56,7 +56,7 @@ def call(run: Run, *, durable: bool) -> Result:
     began = time.perf_counter()
     token = None
     try:
-        event = run.document.read(run.receiver.data_type, attempt=run.attempt)
+        event = run.document.read(run.receiver.data_type, run.attempt)
         token = current_event.set(event)
         run.receiver.function(event)
     except Exception as error:
@@ -71,7 +71,7 @@ async def acall(run: Run, *, durable: bool) -> Result:
     """``call`` for an async receiver."""
     began = time.perf_counter()
     try:
-        event = run.document.read(run.receiver.data_type, attempt=run.attempt)
+        event = run.document.read(run.receiver.data_type, run.attempt)
         current_event.set(event)  # its task has a context of its own
         await run.receiver.function(event)
     except Exception as error:

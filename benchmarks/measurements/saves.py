@@ -3,7 +3,8 @@
 from benchmarks.measurement import Measurement, Row, Sample
 from benchmarks.stage import Stage
 
-CHUNKS = 8
+SAVES_ALONE = 600
+TRANSACTIONS = 10
 PLACES = {"sqlite": "SQLite file", "postgres": "PostgreSQL"}
 
 
@@ -15,7 +16,7 @@ def added(per_save: dict[str, float]) -> Sample:
 def run_round(stage: Stage) -> dict[str, Sample]:
     samples: dict[str, Sample] = {}
     for database in stage.databases:
-        result = stage.run("saves", database=database, chunks=CHUNKS)
+        result = stage.run("saves", database=database, saves=SAVES_ALONE, transactions=TRANSACTIONS)
         samples |= {f"save-{how}-{database}": added(per_save) for how, per_save in result.items()}
     return samples
 

@@ -3,12 +3,17 @@
 from benchmarks.measurement import Measurement, Row, Sample
 from benchmarks.stage import Stage
 
-CHUNKS = 60
+SAVES = 1_500
+# Where a process happens to lie in memory moves a save by more than what is looked for: the fastest of a few.
+PROCESSES = 3
 
 
 def run_round(stage: Stage) -> dict[str, Sample]:
-    raw = stage.run("unpublished_saves", chunks=CHUNKS, without_us=True)["us"]
-    return {"unpublished": Sample(ours=stage.run("unpublished_saves", chunks=CHUNKS)["us"], raw=raw)}
+    raw, ours = [], []
+    for _ in range(PROCESSES):
+        raw.append(stage.run("unpublished_saves", saves=SAVES, without_us=True)["us"])
+        ours.append(stage.run("unpublished_saves", saves=SAVES)["us"])
+    return {"unpublished": Sample(ours=min(ours), raw=min(raw))}
 
 
 UNPUBLISHED = Measurement(

@@ -100,13 +100,20 @@ def _is_autocommit(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _open_batch(connection: BaseDatabaseWrapper, using: str) -> Batch:
-    outermost = next((block for block in connection.atomic_blocks if not getattr(block, "_from_testcase", False)), None)
-    if outermost is None:  # directly under a TestCase: as in autocommit, each on its own
-        return _register(Transaction(None), using)
+    identity = _outermost(connection)
+    if identity is None:  # directly under a TestCase: as in autocommit, each on its own
+        return _register(Transaction(), using)
     current: Transaction | None = connection.__dict__.get(_ATTRIBUTE)
-    if current is None or current.outermost is not outermost or not current.is_alive:
-        current = connection.__dict__[_ATTRIBUTE] = Transaction(outermost)
+    if current is None or current.identity != identity or not current.is_alive:
+        current = connection.__dict__[_ATTRIBUTE] = Transaction(identity)
     return _last_batch(connection, current) or _register(current, using)
+
+
+def _outermost(connection: BaseDatabaseWrapper) -> tuple[Atomic, str | None] | None:
+    """The outermost ``atomic`` that is no TestCase's, with its savepoint: a decorator enters one object many times."""
+    # The first block has no savepoint; each further one has an entry, None where it was told to have none.
+    entered = zip(connection.atomic_blocks, [None, *connection.savepoint_ids], strict=False)
+    return next(((block, name) for block, name in entered if not getattr(block, "_from_testcase", False)), None)
 
 
 def _last_batch(connection: BaseDatabaseWrapper, current: Transaction) -> Batch | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -109,3 +110,37 @@ def declared() -> Iterator[None]:
     for model in apps.get_models():
         for signal in (post_save, pre_delete, post_delete):
             signal.disconnect(sender=model, dispatch_uid="redis_events")
+
+
+@pytest.fixture(scope="session")
+def postgres_entry(postgres: Postgres, django_db_blocker: Any) -> Any:
+    """An entry for DATABASES: a PostgreSQL database with all tables."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    entry = connections.configure_settings({"default": {}, "postgres": postgres.create("tests")})["postgres"]
+    with django_db_blocker.unblock(), _alias(entry):
+        call_command("migrate", database="postgres", run_syncdb=True, verbosity=0)
+    return entry
+
+
+@pytest.fixture
+def postgres_alias(postgres_entry: Any, django_db_blocker: Any) -> Iterator[str]:
+    """The alias `postgres` for this test, its tables empty afterwards; transactions on it are real."""
+    from django.core.management import call_command
+
+    with django_db_blocker.unblock(), _alias(postgres_entry):
+        yield "postgres"
+        call_command("flush", database="postgres", interactive=False, verbosity=0)
+
+
+@contextmanager
+def _alias(entry: Any) -> Iterator[None]:
+    from django.db import connections
+
+    connections.settings["postgres"] = entry
+    try:
+        yield
+    finally:
+        connections["postgres"].close()
+        del connections["postgres"], connections.settings["postgres"]

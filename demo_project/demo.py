@@ -94,10 +94,10 @@ class Demo:
             env["DEMO_PREFIX"] = f"demo-{secrets.token_hex(4)}"
             self.say("", f"Using REDIS_URL ({mask(env['REDIS_URL'])}) under the prefix {env['DEMO_PREFIX']}.")
             return env
-        if find_server() is None:
-            self.say("", "WARNING: no Redis or Valkey found; fakeredis imitates one. Good for a look, not for more.")
         server, env["REDIS_URL"] = start_server(self.folder)
         self._children.append(server)
+        if find_server() is None:
+            self.say("", "WARNING: no Redis or Valkey found; fakeredis imitates one. Good for a look, not for more.")
         return {**env, "DEMO_PREFIX": ""}
 
     def _make_databases(self, env: Mapping[str, str]) -> None:

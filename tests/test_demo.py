@@ -209,6 +209,16 @@ def command_line(pid: int) -> str:
     return subprocess.run(["ps", "-p", str(pid), "-o", "args="], capture_output=True, text=True, check=False).stdout
 
 
+def test_when_nobody_reads_its_lines_any_more_it_stops(tmp_path: Path) -> None:
+    with subprocess.Popen(command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert any("order 1: " in line for line in process.stdout)
+        started = descendants(process.pid)
+        process.stdout.close()
+        process.wait(timeout=PROMPTLY)
+        assert not alive(started)
+
+
 def test_a_second_demo_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     with alone_in(tmp_path):
         finished = run_demo(tmp_path, "--orders", "1", "--exit")

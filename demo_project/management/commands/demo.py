@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 import threading
 from argparse import ArgumentParser
@@ -61,17 +62,26 @@ class Command(BaseCommand):
     def prepare_output(self, options: dict[str, Any]) -> None:
         self.out = self.stderr if options["format"] == "json" else self.stdout
         self.out.style_func = None
-        self.lock = threading.Lock()
+        self.lock, self.has_reader = threading.Lock(), True
         has_colour = self.out.isatty() and not options["no_color"] and "NO_COLOR" not in os.environ
         self.styles = {name: make_style(fg=colour) for name, colour in COLOURS.items()} if has_colour else {}
 
     def say(self, service: str, line: str) -> None:
-        """One line, whoever says it; with nobody left to read it, none."""
+        """One line, whoever says it. When nobody is left to read it, the demo is asked to stop."""
         style = self.styles.get(service, str)
         text = style(f"{service:<13} │ ") + line if service else line
-        with self.lock, suppress(BrokenPipeError):
+        with self.lock:
+            if self.has_reader:
+                self.write(text)
+
+    def write(self, text: str) -> None:
+        try:
             self.out.write(text)
             self.out.flush()
+        except OSError:
+            self.has_reader = False
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def show(self, report: Report, format: str) -> None:
-        self.stdout.write(json.dumps(report.as_dict()) if format == "json" else report.as_table())
+        with suppress(OSError):
+            self.stdout.write(json.dumps(report.as_dict()) if format == "json" else report.as_table())

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from django.utils import timezone
+from django.utils.functional import Promise
 
 from .conf import conf
 from .events import Event, new_id, now
@@ -46,7 +47,20 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     data_base64: str | None = None
 
 
-_encoder = msgspec.json.Encoder()
+def _as_builtin(value: Any) -> Any:
+    """What msgspec does not know of Django's: subclasses of text and numbers (SafeString), and lazy translations."""
+    if isinstance(value, Promise):
+        return str(value)
+    if isinstance(value, str):
+        return str.__str__(value)  # str(value) would stay a SafeString
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value)
+    raise TypeError(f"{type(value).__qualname__} is not known")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_as_builtin)
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_value = msgspec.json.Decoder().decode
 
@@ -107,7 +121,7 @@ _NAIVE_TIME = re.compile(rb'T\d\d:\d\d:\d\d(?:\.\d{1,6})?"')
 
 def _careful(value: Any) -> Any:
     """The value as builtins, naive datetimes made aware as Django does. Raises EncodeError for NaN and infinities."""
-    return _walk(msgspec.to_builtins(value, builtin_types=(Decimal, datetime)))
+    return _walk(msgspec.to_builtins(value, builtin_types=(Decimal, datetime), enc_hook=_as_builtin))
 
 
 def _walk(value: Any) -> Any:

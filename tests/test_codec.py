@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 from django.utils import timezone as django_timezone
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext_lazy
 
 from redis_events import Event
 from redis_events.codec import MAX_DEPTH, decode, encode, encode_plain, encode_value, is_too_deep
@@ -71,6 +73,14 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class IntSubclass(int):
+    pass
+
+
+class FloatSubclass(float):
+    pass
+
+
 AS_JSON = [
     (Decimal("9.90"), "9.90"),
     (Decimal("1E+3"), "1E+3"),
@@ -84,6 +94,11 @@ AS_JSON = [
     ((1, 2), [1, 2]),
     ({1: "a"}, {"1": "a"}),
     (None, None),
+    (mark_safe("<b>"), "<b>"),
+    (gettext_lazy("Yes"), "Yes"),
+    ({mark_safe("<b>"): 1}, {"<b>": 1}),
+    (IntSubclass(3), 3),
+    (FloatSubclass(1.5), 1.5),
     (False, False),
     (0, 0),
     ("", ""),
@@ -104,7 +119,15 @@ class HolderStruct(msgspec.Struct):
     value: Any
 
 
-NOT_FINITE = [float("nan"), float("inf"), float("-inf"), Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity")]
+NOT_FINITE = [
+    FloatSubclass("nan"),
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    Decimal("NaN"),
+    Decimal("sNaN"),
+    Decimal("-Infinity"),
+]
 WRAPPERS = [lambda x: x, lambda x: [1, [x]], lambda x: {"a": {"b": x}}, Holder, HolderStruct, lambda x: (x,)]
 
 

@@ -65,11 +65,17 @@ class Transaction:
 class Batch:
     """Events published under one set of savepoints; its ``send`` is the ``on_commit`` hook."""
 
-    __slots__ = ("__weakref__", "events", "transaction")
+    __slots__ = ("__weakref__", "blocks", "events", "savepoints", "transaction")
 
     def __init__(self, transaction: Transaction) -> None:
         self.transaction = transaction
         self.events: list[Waiting] = []
+        self.blocks: list[Atomic] = []
+        self.savepoints: list[str | None] = []
+
+    def is_for(self, connection: BaseDatabaseWrapper) -> bool:
+        """Whether a publish right now stands in the very blocks this batch was opened in: the usual case, told fast."""
+        return bool(self.savepoints == connection.savepoint_ids and self.blocks == connection.atomic_blocks)
 
     def send(self) -> None:
         # A method, because Django logs a hook that raises by its __qualname__: an instance has none.
@@ -84,7 +90,7 @@ def add(waiting: Sequence[Waiting], *, using: str) -> None:
     """
     connection = connections[using]
     if connection.in_atomic_block:
-        _open_batch(connection, using).events.extend(waiting)
+        _open_batch(connection).events.extend(waiting)
         return
     if not _is_autocommit(connection):
         raise PublishError(f"autocommit is off on {using!r}: publish inside transaction.atomic(), which has a commit.")
@@ -99,14 +105,19 @@ def _is_autocommit(connection: BaseDatabaseWrapper) -> bool:
     return bool(connection.autocommit if connection.connection else connection.settings_dict["AUTOCOMMIT"])
 
 
-def _open_batch(connection: BaseDatabaseWrapper, using: str) -> Batch:
+def _open_batch(connection: BaseDatabaseWrapper) -> Batch:
+    last = _batch(connection.run_on_commit[-1][1]) if connection.run_on_commit else None
+    if last and last.blocks and last.is_for(connection):
+        return last
     identity = _outermost(connection)
     if identity is None:  # directly under a TestCase: as in autocommit, each on its own
-        return _register(Transaction(), using)
+        return _register(Transaction(), connection)
     current: Transaction | None = connection.__dict__.get(_ATTRIBUTE)
     if current is None or current.identity != identity or not current.is_alive:
         current = connection.__dict__[_ATTRIBUTE] = Transaction(identity)
-    return _last_batch(connection, current) or _register(current, using)
+    batch = _last_batch(connection, current) or _register(current, connection)
+    batch.blocks, batch.savepoints = list(connection.atomic_blocks), list(connection.savepoint_ids)
+    return batch
 
 
 def _outermost(connection: BaseDatabaseWrapper) -> tuple[Atomic, str | None] | None:
@@ -136,9 +147,9 @@ def _named(savepoints: Any) -> set[str]:
     return {savepoint for savepoint in savepoints if savepoint is not None}
 
 
-def _register(current: Transaction, using: str) -> Batch:
+def _register(current: Transaction, connection: BaseDatabaseWrapper) -> Batch:
     batch = current.open_batch()
-    transaction.on_commit(batch.send, using=using, robust=True)
+    transaction.on_commit(batch.send, using=connection.alias, robust=True)
     return batch
 
 

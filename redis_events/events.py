@@ -27,10 +27,10 @@ def new_id() -> str:
     From a generator of our own, seeded from the system at start and after a fork: 0.9 µs, against 2.1 µs for
     ``uuid4``; a project's ``random.seed()`` does not touch it.
     """
-    noise = _random.getrandbits(74)
     stamp = time.time_ns() // 1_000_000
-    digits = f"{stamp << 80 | 7 << 76 | noise >> 62 << 64 | 2 << 62 | noise & 0x3FFF_FFFF_FFFF_FFFF:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    noise = _random.getrandbits
+    parts = (stamp >> 16, stamp & 0xFFFF, noise(12), 0x8000 | noise(14), noise(48))
+    return "%08x-%04x-7%03x-%04x-%012x" % parts  # noqa: UP031  # a third faster than an f-string
 
 
 def now() -> datetime:

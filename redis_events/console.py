@@ -72,8 +72,12 @@ class Console:
         parts = [f"redis_events {__version__}", conf.SERVICE or "unnamed service", *sorted(servers)]
         return " · ".join([*parts, f"Django {django.get_version()}", f"pid {os.getpid()}"])
 
-    def nothing_to_listen_to(self) -> None:
+    def nothing_to_listen_to(self, wanted: Sequence[str], known: Sequence[str]) -> None:
         """Nothing is registered, or nothing matches: say where receivers are looked for."""
+        if known:
+            text = f"none of the channels {', '.join(known)} matches --channels {' '.join(wanted)}."
+            self._say(f"Nothing to listen to: {text}", event="nothing")
+            return
         self._say(
             "Nothing to listen to: no receiver is registered. They are looked for in receivers.py and events.py of "
             "every app in INSTALLED_APPS:\n\n"
@@ -235,7 +239,7 @@ def _facts(result: Result) -> dict[str, Any]:
 
 def one_line_name(name: str) -> str:
     """A channel's name as part of a line: other clients' channels may hold anything."""
-    return one_line(ValueError(name), limit=64)
+    return one_line(name, limit=64)
 
 
 def short_id(id: str) -> str:

@@ -61,10 +61,12 @@ class Options:
 class Threads:
     """The listeners and the retrier, each in a thread, and what brought one down."""
 
-    workers: list[threading.Thread] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    """Noted before the bell rings: a thread is still alive for a moment after that."""
     crashed: list[BaseException] = field(default_factory=list)
 
-    def start(self, name: str, run: Callable[[], None], ended: Callable[[], None]) -> None:
+    def start(self, name: str, run: Callable[[], None], ring: Callable[[], None]) -> None:
         def work() -> None:
             try:
                 run()
@@ -72,22 +74,22 @@ class Threads:
                 logger.exception("%s stopped unexpectedly", name)
                 self.crashed.append(error)
             finally:
-                ended()
+                self.ended.append(name)
+                ring()
 
-        thread = threading.Thread(target=work, name=f"redis_events-{name}", daemon=True)
-        self.workers.append(thread)
-        thread.start()
+        self.started.append(name)
+        threading.Thread(target=work, name=f"redis_events-{name}", daemon=True).start()
 
     @property
     def are_alive(self) -> bool:
-        return any(worker.is_alive() for worker in self.workers)
+        return len(self.ended) < len(self.started)
 
 
 def run(options: Options, console: Console) -> Exit:
     """Listen until asked to stop; the code to exit with. Expected trouble becomes a line and a code."""
     receivers = chosen_receivers(options.channels)
     if not receivers:
-        console.nothing_to_listen_to()
+        console.nothing_to_listen_to(options.channels, sorted({each.channel for each in all_receivers()}))
         return Exit.NOTHING_TO_LISTEN_TO
     listeners = [Listener(create(name), group) for name, group in by_transport(receivers).items()]
     if options.dry_run:

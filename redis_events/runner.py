@@ -166,7 +166,7 @@ def log_failure(result: Result) -> None:
     """One line for a run that did not end well: what, where, why, and what comes next."""
     run, envelope, error = result.run, result.run.document.envelope, result.error
     assert error
-    about = f"{envelope.type or run.delivery.channel} {envelope.id} → {run.receiver.name}"
+    about = one_line(f"{envelope.type or run.delivery.channel} {envelope.id} → {run.receiver.name}", limit=600)
     why = f"{type(error).__name__}: {one_line(error)}"
     place = held.where(error.__traceback__)
     why = f"{why} ({place})" if place else why
@@ -187,7 +187,7 @@ def runs_text(count: int) -> str:
     return "1 run" if count == 1 else f"{count} runs"
 
 
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """An exception's text as part of a log line: one line, printable, not endless."""
-    said = " ".join(str(error).split())[:limit]
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in said)
+def one_line(said: object, limit: int = 200) -> str:
+    """An exception's text, or a name from the wire, as part of a log line: one line, printable, not endless."""
+    line = " ".join(str(said).split())[:limit]
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)

@@ -315,6 +315,13 @@ def test_no_page_names_a_package_index_or_a_path_of_somebodys_machine(page: Path
     assert re.findall(machines, page.read_text()) == []
 
 
+def test_how_it_works_inside_names_every_room() -> None:
+    page = (ROOT / "docs/internals.md").read_text()
+    package = ROOT / "redis_events"
+    rooms = {path.stem for path in (*package.glob("*.py"), *(package / "transports").glob("*.py"))}
+    assert [room for room in sorted(rooms) if not re.search(rf"`[\w.]*\b{room}`", page)] == []
+
+
 def test_the_versions_of_the_changelog_begin_with_this_one() -> None:
     from redis_events import __version__
 

@@ -98,7 +98,7 @@ def needs(what: str) -> str:
     """
     place, hint = {
         "postgres": (_postgres_programs(), "PostgreSQL's initdb and postgres (apt-get install postgresql)"),
-        "redis7": (shutil.which("redis-server"), "redis-server on PATH (apt-get install redis-server)"),
+        "redis7": (_redis(), "redis-server on PATH (apt-get install redis-server)"),
     }[what]
     if place:
         return place
@@ -106,6 +106,12 @@ def needs(what: str) -> str:
     if os.environ.get("CI"):
         pytest.fail(message)
     pytest.skip(message)
+
+
+def _redis() -> str | None:
+    path = shutil.which("redis-server")
+    runs = path and subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
+    return path if runs else None
 
 
 def _postgres_programs() -> str | None:

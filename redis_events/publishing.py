@@ -11,8 +11,8 @@ from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.db import connections
-from django.db.models import Model, QuerySet
+from django.db import connections, router
+from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_delete
 from django.utils.asyncio import async_unsafe
 
@@ -182,30 +182,42 @@ class ModelPublisher:
     key_field: ClassVar[str] = "pk"
     model: ClassVar[type[Model]]
     _snapshot: ClassVar[Snapshot]
+    _key: ClassVar[Snapshot | None]
 
     def data(self, instance: Model) -> Any:
         """The event's data: the chosen fields, as they are stored."""
-        return self._snapshot(instance, using=instance._state.db or "default")
+        return self._snapshot(instance, using=_alias(instance))
+
+    def key(self, instance: Model) -> object:
+        """Which thing it happened to: ``key_field``, as it is stored."""
+        stored = self._key(instance, using=_alias(instance)) if self._key else {}
+        return next(iter(stored.values())) if stored else getattr(instance, self.key_field)
 
     @classmethod
     def publish(cls, verb: str, rows: Model | Iterable[Model], *, using: str | None = None) -> list[Event[Any]]:
         """Publish one event a row, in one batch: after ``bulk_create`` and ``update()``, before ``delete()``.
 
-        ``verb`` is one of ``types``. Returns the events. Raises PublishError.
+        ``verb`` is one of ``types``. They leave after the commit on ``using``, by default where rows of the model are
+        written. Returns the events. Raises PublishError.
         """
         if verb not in cls.types:
             raise PublishError(f"{cls.__qualname__} publishes no {verb!r}. {suggest(verb, tuple(cls.types))}")
         found = [rows] if isinstance(rows, Model) else list(rows)
-        alias = using or (rows.db if isinstance(rows, QuerySet) else None) or _only_alias()
-        events = [cls().event(verb, instance) for instance in found]
+        publisher = cls()
+        events = [publisher.event(verb, instance) for instance in found]
         if events and not _is_muted(cls.model):
+            alias = using or router.db_for_write(cls.model, instance=found[0])
             _send([Outgoing(channel=cls.channel, body=codec.encode(event)) for event in events], using=alias)
         return events
 
     def event(self, verb: str, instance: Model) -> Event[Any]:
         """The event that says what happened to one instance."""
         type = f"{self.type_prefix}.{verb}"
-        return make_event(self.channel, self.data(instance), type=type, key=getattr(instance, self.key_field))
+        return make_event(self.channel, self.data(instance), type=type, key=self.key(instance))
+
+
+def _alias(instance: Model) -> str:
+    return instance._state.db or "default"
 
 
 def publishes(model: type[Model]) -> Callable[[PublisherClass], PublisherClass]:
@@ -213,6 +225,8 @@ def publishes(model: type[Model]) -> Callable[[PublisherClass], PublisherClass]:
 
     Several publishers of one model are fine. Raises ConfigurationError for what the class has wrong.
     """
+    if not isinstance(model, type) or not issubclass(model, Model):
+        raise ConfigurationError(f"@publishes(Model) needs a model, not {model!r}.")
 
     def declare(publisher: PublisherClass) -> PublisherClass:
         publisher.model = model
@@ -220,6 +234,7 @@ def publishes(model: type[Model]) -> Callable[[PublisherClass], PublisherClass]:
         _check_publisher(publisher)
         if publisher.data is ModelPublisher.data:
             publisher._snapshot = Snapshot(model, fields=publisher.fields, exclude=publisher.exclude)
+        publisher._key = _key_snapshot(publisher)
         add_publisher(model, publisher)
         if apps.ready:
             connect()
@@ -238,12 +253,24 @@ def _check_publisher(publisher: type[ModelPublisher]) -> None:
         raise ConfigurationError(f'{place}: needs fields or exclude, as a ModelForm does; "__all__" takes all fields.')
     if isinstance(publisher.fields, str) and publisher.fields != "__all__":
         raise ConfigurationError(f'{place}: fields is a tuple of names or "__all__", not {publisher.fields!r}.')
+    if isinstance(publisher.types, str):
+        raise ConfigurationError(f"{place}: types is a tuple of names, not {publisher.types!r}.")
     try:
-        check_channel(publisher.channel)
+        _check_names(publisher.channel, publisher.channel)  # the PREFIX is not looked at yet: that is check E001's
         for verb in publisher.types:
             check_type(f"{publisher.type_prefix}.{verb}")
     except InvalidName as error:
         raise ConfigurationError(f"{place}: {error}") from error
+
+
+def _key_snapshot(publisher: type[ModelPublisher]) -> Snapshot | None:
+    """Reads the key as it is stored; None where it is no field but an attribute of the class. ConfigurationError."""
+    try:
+        return Snapshot(publisher.model, fields=(publisher.key_field,))
+    except ConfigurationError:
+        if hasattr(publisher.model, publisher.key_field):
+            return None
+        raise
 
 
 def connect() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, time, timedelta
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
 from typing import Any
 from uuid import UUID
 
 from django.core.exceptions import FieldDoesNotExist, ValidationError
-from django.db import models
+from django.db import connections, models
 from django.db.models import Field, Model
 from django.utils import timezone
 
@@ -50,7 +50,7 @@ KNOWN = (
 """Django's own fields: their values, those of their subclasses too, have a JSON form."""
 AS_IT_IS = (str, int, float, bool, Decimal, UUID, datetime, date, time, timedelta, dict, list, tuple, bytes, type(None))
 
-Step = tuple[str, str, type | None, Callable[[Any], Any]]
+Step = tuple[str, str, type | None, Callable[[Any, str], Any]]
 
 
 class Snapshot:
@@ -85,14 +85,14 @@ class Snapshot:
                 unread[attname] = name
                 data[name] = None
             else:
-                data[name] = convert(value)
+                data[name] = convert(value, using)
         return data if not unread else data | self._read_back(instance, unread, using)
 
     def _read_back(self, instance: Model, unread: dict[str, str], using: str) -> dict[str, Any]:
         rows = self.model._base_manager.using(using).filter(pk=instance.pk).values(*unread)
         stored: dict[str, Any] = next(iter(rows), {})
         convert = {name: step for name, _, _, step in self._steps}
-        return {name: convert[name](stored.get(attname)) for attname, name in unread.items()}
+        return {name: convert[name](stored.get(attname), using) for attname, name in unread.items()}
 
 
 def _chosen(
@@ -129,25 +129,25 @@ def _target(field: Field[Any, Any]) -> Field[Any, Any]:
     return field
 
 
-def _converter(field: Field[Any, Any]) -> Callable[[Any], Any]:
+def _converter(field: Field[Any, Any]) -> Callable[[Any, str], Any]:
     target = _target(field)
 
-    def convert(value: Any) -> Any:
+    def convert(value: Any, using: str) -> Any:
         if value is None:
             return None
         try:
-            return _plain(target, target.to_python(value))
+            return _plain(target, target.to_python(value), using)
         except ValidationError as error:
             raise EncodeError(f"{field.model._meta.label}.{field.name}: {'; '.join(error.messages)}") from error
 
     return convert
 
 
-def _plain(field: Field[Any, Any], value: Any) -> Any:
+def _plain(field: Field[Any, Any], value: Any, using: str) -> Any:
     if isinstance(field, models.DecimalField) and isinstance(value, Decimal):
-        return _quantized(field, value)
-    if isinstance(value, datetime):
-        return value if value.tzinfo else timezone.make_aware(value)
+        return _quantized(field, value, using)
+    if isinstance(value, datetime):  # a model's field means the default time zone, not the current one
+        return value if value.tzinfo else timezone.make_aware(value, timezone.get_default_timezone())
     if isinstance(value, memoryview):
         return bytes(value)
     if isinstance(field, models.FileField):
@@ -155,9 +155,10 @@ def _plain(field: Field[Any, Any], value: Any) -> Any:
     return value if isinstance(value, AS_IT_IS) else field.get_prep_value(value)
 
 
-def _quantized(field: models.DecimalField[Any, Any], value: Decimal) -> Decimal:
+def _quantized(field: models.DecimalField[Any, Any], value: Decimal, using: str) -> Decimal:
     if field.decimal_places is None or not value.is_finite():
         return value
-    # As the database backends round on the way in (django.db.backends.utils.format_number).
-    context = Context(prec=field.max_digits or 28, rounding=ROUND_HALF_EVEN)
+    # Django rounds on the way in (django.db.backends.utils.format_number), but leaves it to PostgreSQL's numeric.
+    rounding = ROUND_HALF_UP if connections[using].vendor == "postgresql" else ROUND_HALF_EVEN
+    context = Context(prec=field.max_digits or 28, rounding=rounding)
     return value.quantize(Decimal(1).scaleb(-field.decimal_places), context=context)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DEMO_DATA") or PROJECT / "var")
-DATA.mkdir(exist_ok=True)
+DATA.mkdir(parents=True, exist_ok=True)
 
 DEBUG = True
 SECRET_KEY = "the demo listens on this machine only"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from .codec import decode
 from .conf import conf
@@ -18,6 +19,8 @@ from .runner import one_line
 from .transports.base import Subscription
 
 logger = logging.getLogger("redis_events.listen")
+
+T = TypeVar("T")
 
 LOOK_UP = 0.5
 """Seconds between two looks at the clock while nothing arrives."""
@@ -37,35 +40,57 @@ class subscribe:  # reads as the verb it is: `with subscribe("channel") as event
         self.timeout = timeout
         self._subscriptions = [Subscription(channel=channel) for channel in channels]
         self._transport = create(transport_name(channels[0]))
+        self._is_over = False
+        self._executor: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Self:
-        self._transport.subscribe(self._subscriptions)
+        self._is_over = False
+        try:
+            self._transport.subscribe(self._subscriptions)
+        except BaseException:
+            self._transport.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._transport.close()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.__enter__)
+        # A thread of our own: a few idle watchers would hold every thread of the event loop's pool.
+        self._executor = ThreadPoolExecutor(1, "redis_events-subscribe")
+        try:
+            return await self._in_thread(self.__enter__)
+        except BaseException:
+            self._executor.shutdown(wait=False)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self._transport.close()
+        assert self._executor
+        self._is_over = True
+        self._transport.wake()
+        try:
+            await self._in_thread(self._transport.close)
+        finally:
+            self._executor.shutdown(wait=False)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     def __iter__(self) -> Iterator[Event[Any]]:
         while batch := self._next_batch():
             yield from batch
 
     async def __aiter__(self) -> AsyncIterator[Event[Any]]:
-        while batch := await asyncio.to_thread(self._next_batch):
+        while batch := await self._in_thread(self._next_batch):
             for event in batch:
                 yield event
 
     def _next_batch(self) -> list[Event[Any]]:
         """The next events, at least one; none when ``timeout`` is over."""
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        while deadline is None or time.monotonic() < deadline:
+        while not self._is_over and (deadline is None or time.monotonic() < deadline):
             pause = LOOK_UP if deadline is None else min(LOOK_UP, deadline - time.monotonic())
             events = [event for event in map(_read, self._transport.receive(limit=conf.BATCH, timeout=pause)) if event]
             if events:

@@ -297,7 +297,7 @@ def test_a_closed_transport_holds_no_descriptor(events_settings: dict[str, Any])
     for _ in range(20):
         with subscribed(events_settings["LOCATION"], "c") as transport:
             transport.subscribe([Subscription(channel="d")])
-    assert open_descriptors() == before
+    assert open_descriptors() <= before
 
 
 def test_waking_a_closed_transport_does_nothing(events_settings: dict[str, Any]) -> None:

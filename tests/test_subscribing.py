@@ -1,0 +1,198 @@
+"""`subscribe`: watching channels from scripts and from web processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from redis_events import publish, subscribe
+from redis_events.exceptions import Refused, Unreachable
+from tests.processes import open_descriptors
+from tests.servers import Server, free_port, wait_for
+
+pytestmark = pytest.mark.usefixtures("events_settings")
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[redis.Redis]:
+    with server.client() as client:
+        yield client
+
+
+def say(client: redis.Redis, prefix: str, channel: str, *bodies: object) -> None:
+    for body in bodies:
+        client.publish(f"{prefix}:{channel}", body)
+
+
+def test_a_script_hears_what_was_published_from_the_first_line_of_the_block_on() -> None:
+    with subscribe("channel", timeout=0.3) as events:
+        publish("channel", "Hello, World!!!")
+        publish("channel", {"id": 7}, type="shop.order.noted", key=7)
+        heard = [(event.data, event.type, event.key, event.channel) for event in events]
+    assert heard == [("Hello, World!!!", "", "", "channel"), ({"id": 7}, "shop.order.noted", "7", "channel")]
+
+
+def test_channels_and_patterns_can_be_watched_together(client: redis.Redis, prefix: str) -> None:
+    with subscribe("a", "live.*", timeout=0.2) as events:
+        for channel in ("a", "live.x", "b", "live."):
+            say(client, prefix, channel, channel)
+        assert [event.data for event in events] == ["a", "live.x", "live."]
+
+
+def test_iteration_ends_when_nothing_came_for_the_timeout(client: redis.Redis, prefix: str) -> None:
+    with subscribe("channel", timeout=0.3) as events:
+        began = time.monotonic()
+        assert list(events) == []
+        assert 0.25 < time.monotonic() - began < 0.8
+
+
+def test_the_timeout_begins_again_with_each_event(client: redis.Redis, prefix: str) -> None:
+    with subscribe("channel", timeout=0.4) as events:
+        publish("channel", 0)
+        heard = []
+        for event in events:
+            heard.append(event.data)
+            if event.data < 3:
+                threading.Timer(0.2, publish, ("channel", event.data + 1)).start()
+    assert heard == [0, 1, 2, 3]
+
+
+def test_what_is_no_event_is_logged_and_left_out(
+    client: redis.Redis, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    junk = [b"\xff", b"[" * 1000, b'{"specversion":"1.0"}', b'{"specversion":"1.0","id":"1\\u0000","source":"s"}']
+    late = b'{"specversion":"1.0","id":"1","source":"s","type":"t","time":"0001-01-01T00:00:00"}'
+    with subscribe("channel", timeout=0.2) as events, caplog.at_level(logging.WARNING):
+        say(client, prefix, "channel", *junk, late, "good")
+        assert [event.data for event in events] == ["good"]
+    assert len(caplog.records) == len(junk) + 1
+
+
+def test_a_dead_server_a_wrong_password_and_a_forbidden_channel_are_clear_errors(settings: Any) -> None:
+    with Server(password="hunter2") as guarded, guarded.client() as client:
+        client.acl_setuser("narrow", enabled=True, nopass=True, channels=["mine"], commands=["+@all"])
+        cases = {
+            f"redis://:hunter3@127.0.0.1:{free_port()}/0": Unreachable,
+            guarded.url.replace("hunter2", "hunter3"): Refused,
+            f"redis://127.0.0.1:{guarded.port}/0": Refused,
+            f"redis://narrow:hunter4@127.0.0.1:{guarded.port}/0": Refused,
+        }
+        for location, expected in cases.items():
+            settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": location}
+            with pytest.raises(expected) as caught, subscribe("channel"):
+                pass
+            assert "hunter" not in str(caught.value)
+
+
+def test_a_refused_subscription_leaves_no_descriptor_behind(settings: Any) -> None:
+    with Server(password="s3cret") as guarded:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": f"redis://127.0.0.1:{guarded.port}/0"}
+        refuse_twenty_times()
+        before = open_descriptors()
+        refuse_twenty_times()
+        assert open_descriptors() <= before
+
+
+def refuse_twenty_times() -> None:
+    for _ in range(20):
+        with pytest.raises(Refused), subscribe("channel"):
+            pass
+
+
+def test_a_lost_connection_is_raised_from_the_loop(settings: Any) -> None:
+    with Server() as own:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": own.url}
+        with subscribe("channel", timeout=5) as events:
+            own.kill()
+            with pytest.raises(Unreachable):
+                list(events)
+
+
+def test_it_needs_a_channel() -> None:
+    with pytest.raises(TypeError, match="channel"):
+        subscribe()
+
+
+# ------------------------------------------------------------------ async
+
+
+async def first_of(events: subscribe) -> Any:
+    async for event in events:
+        return event.data
+    raise AssertionError("it ended")
+
+
+def test_the_async_form_hears_the_same(client: redis.Redis, prefix: str) -> None:
+    async def watch() -> list[Any]:
+        async with subscribe("channel", timeout=0.3) as events:
+            say(client, prefix, "channel", "a", "b")
+            return [event.data async for event in events]
+
+    assert asyncio.run(watch()) == ["a", "b"]
+
+
+def test_forty_idle_watchers_in_one_process_keep_nobody_waiting(client: redis.Redis, prefix: str) -> None:
+    """Server-sent events: each browser tab is one; the loop's own threads are for everybody."""
+    subscribed: list[int] = []
+
+    async def watch(number: int) -> Any:
+        async with subscribe(f"tab.{number}") as events:
+            subscribed.append(number)
+            return await first_of(events)
+
+    async def serve() -> list[Any]:
+        tabs = [asyncio.create_task(watch(number)) for number in range(40)]
+        async with asyncio.timeout(10):
+            while len(subscribed) < 40:
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(lambda: "not starved") == "not starved"
+            for number in range(40):
+                say(client, prefix, f"tab.{number}", number)
+            return await asyncio.gather(*tabs)
+
+    assert asyncio.run(serve()) == list(range(40))
+
+
+def test_a_watcher_that_is_cancelled_leaves_at_once_and_takes_its_thread_and_connection_along(
+    client: redis.Redis, prefix: str
+) -> None:
+    """A browser tab was closed."""
+    name = f"{prefix}:channel"
+
+    async def watch() -> None:
+        async with subscribe("channel") as events:
+            async for _ in events:
+                pass
+
+    async def serve() -> float:
+        tab = asyncio.create_task(watch())
+        while client.pubsub_numsub(name)[0][1] == 0:
+            await asyncio.sleep(0.01)
+        tab.cancel()
+        began = time.monotonic()
+        with pytest.raises(asyncio.CancelledError):
+            await tab
+        return time.monotonic() - began
+
+    client.ping()
+    before = open_descriptors(), threading.active_count()
+    assert asyncio.run(serve()) < 0.4
+    wait_for(lambda: client.pubsub_numsub(name)[0][1] == 0, what="the subscription to end")
+    wait_for(lambda: (open_descriptors(), threading.active_count()) <= before, what="thread and connection to end")
+
+
+def test_breaking_out_of_the_loop_ends_the_subscription(client: redis.Redis, prefix: str) -> None:
+    async def first() -> Any:
+        async with subscribe("channel") as events:
+            say(client, prefix, "channel", "a", "b")
+            return await first_of(events)
+
+    assert asyncio.run(first()) == "a"
+    wait_for(lambda: client.pubsub_numsub(f"{prefix}:channel")[0][1] == 0, what="the subscription to end")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 TETHER = Path(__file__).with_name("tether.py")
+NEVER = r"(?!)"
+"""A pattern nothing matches: for programs that are not waited for, or only until they end."""
 KEPT = 200
 """Lines of output kept, to be shown when a program fails."""
 
@@ -30,7 +32,7 @@ class Child:
         name: str,
         command: list[str],
         *,
-        ready: str = "$.",
+        ready: str = NEVER,
         env: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] = lambda line: None,
         on_end: Callable[[], None] = lambda: None,

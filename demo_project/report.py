@@ -111,7 +111,7 @@ def _is_one_of(type: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(type, pattern) for pattern in patterns)
 
 
-def _rows(folder: Path, service: str, query: str, *arguments: str) -> list[tuple]:
+def _rows(folder: Path, service: str, query: str) -> list[tuple]:
     place = (folder / f"{service}.sqlite3").as_uri()
     with closing(sqlite3.connect(f"{place}?mode=ro", uri=True, timeout=20)) as connection:
-        return connection.execute(query, arguments).fetchall()
+        return connection.execute(query).fetchall()

@@ -136,11 +136,33 @@ def postgres_entry(postgres: Postgres, django_db_blocker: Any) -> Any:
 @pytest.fixture
 def postgres_alias(postgres_entry: Any, django_db_blocker: Any) -> Iterator[str]:
     """The alias `postgres` for this test, its tables empty afterwards; transactions on it are real."""
-    from django.core.management import call_command
-
     with django_db_blocker.unblock(), _alias(postgres_entry):
         yield "postgres"
-        call_command("flush", database="postgres", interactive=False, verbosity=0)
+        _empty("postgres")
+
+
+@pytest.fixture
+def real_transactions(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """SQLite as it is outside of tests, its tables empty afterwards: `django_db(transaction=True)`, faster."""
+    from django.db import connections
+
+    with django_db_blocker.unblock():
+        yield
+        for alias in ("default", "other"):
+            _empty(alias)
+            connections[alias].close()
+
+
+def _empty(alias: str) -> None:
+    """Empty the tables of the two apps that tests write to; a flush would also make all permissions anew."""
+    from django.apps import apps
+    from django.core.management.color import no_style
+    from django.db import connections
+
+    models = [each for label in ("redis_events", "testapp") for each in apps.get_app_config(label).get_models(True)]
+    tables = list(dict.fromkeys(each._meta.db_table for each in models if each._meta.managed))
+    operations = connections[alias].ops
+    operations.execute_sql_flush(operations.sql_flush(no_style(), tables, allow_cascade=True))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from .models import HeldDelivery
 from .retry import Outcome, Verdict
 
 MOST_BYTES = 262_144
-"""Bytes of a message that are kept; what is longer is kept cut, with its length and digest in the reason."""
+"""Bytes kept of a message that is no event; what is longer is kept cut, with its length and digest in the reason."""
 MOST_TEXT = 20_000
 
 State = HeldDelivery.State
@@ -64,11 +64,11 @@ def _row(failure: Failure) -> HeldDelivery:
         event_id=failure.event_id,
         group=failure.group,
         receiver=failure.receiver,
-        channel=failure.channel[:255],
+        channel=_text(failure.channel)[:255],
         type=failure.type,
         key=failure.key,
         entry_id=failure.entry_id,
-        raw=failure.raw[:MOST_BYTES],
+        raw=failure.raw if failure.receiver else failure.raw[:MOST_BYTES],
         created_at=moment,
     )
     return _judged(row, failure.verdict, failure.error, attempt=failure.attempt, raw=failure.raw)
@@ -83,7 +83,7 @@ def _judged(
     row.due = None if is_dead else moment + timedelta(seconds=verdict.after)
     row.attempt = attempt
     row.updated_at = moment
-    row.reason = reason(error, raw or b"")
+    row.reason = reason(error, b"" if row.receiver else raw or b"")
     row.exception = _text(type(error).__qualname__)[:255]
     row.traceback = _text("".join(traceback.format_exception(error)))[-MOST_TEXT:]
     row.fingerprint = fingerprint(row.receiver, error)
@@ -92,10 +92,18 @@ def _judged(
 
 def reason(error: BaseException, raw: bytes = b"") -> str:
     """What went wrong, in one text that any database stores."""
-    said = _text(str(error))[:MOST_TEXT] or type(error).__qualname__
+    said = _text(text_of(error))[:MOST_TEXT] or type(error).__qualname__
     if len(raw) > MOST_BYTES:
         return f"{said} (kept {MOST_BYTES:,} of {len(raw):,} bytes, sha256 {hashlib.sha256(raw).hexdigest()})"
     return said
+
+
+def text_of(said: object) -> str:
+    """``str(said)``, also of an exception whose ``__str__`` fails."""
+    try:
+        return str(said)
+    except Exception:
+        return f"<{type(said).__qualname__} that cannot be shown>"
 
 
 def _text(value: str) -> str:

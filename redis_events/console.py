@@ -21,8 +21,9 @@ from .exceptions import TransportError
 from .listening import Listener
 from .registry import Receiver
 from .retry import Outcome
-from .runner import Result, one_line
+from .runner import Result
 from .signals import event_settled
+from .wording import counted, one_line, short_id
 
 MOST_A_SECOND = 20
 """Lines for finished runs: faster than anybody reads, slow enough not to slow the listener."""
@@ -52,9 +53,9 @@ class Console:
         self.table(listeners)
         exact = {each.channel for listener in listeners for each in listener.subscriptions if not each.is_pattern}
         patterns = {each.channel for listener in listeners for each in listener.subscriptions if each.is_pattern}
-        parts = [_count(len(exact), "channel"), _count(len(patterns), "pattern")]
-        on = ", ".join(part for part in parts if part)
-        receivers = _count(sum(len(listener.receivers) for listener in listeners), "receiver")
+        kinds = ((exact, "channel"), (patterns, "pattern"))
+        on = ", ".join(counted(len(names), noun) for names, noun in kinds if names)
+        receivers = counted(sum(len(listener.receivers) for listener in listeners), "receiver")
         self._say(f"Listening on {on} with {receivers}. Ctrl+C to stop.", event="listening")
 
     def table(self, listeners: Sequence[Listener]) -> None:
@@ -222,7 +223,7 @@ def _describe(listener: Listener) -> str:
 
 def _done_line(result: Result) -> str:
     envelope = result.run.document.envelope
-    what = f"{envelope.type or one_line_name(result.run.delivery.channel)} {short_id(envelope.id)}"
+    what = f"{envelope.type or one_line(result.run.delivery.channel, limit=64)} {short_id(envelope.id)}"
     return f"{_now()} done   {what} → {result.run.receiver.name}  {result.seconds * 1e3:.0f} ms"
 
 
@@ -235,20 +236,6 @@ def _facts(result: Result) -> dict[str, Any]:
         "receiver": result.run.receiver.name,
         "ms": round(result.seconds * 1e3, 1),
     }
-
-
-def one_line_name(name: str) -> str:
-    """A channel's name as part of a line: other clients' channels may hold anything."""
-    return one_line(name, limit=64)
-
-
-def short_id(id: str) -> str:
-    """An event id for people: ``01a20575…bf00``."""
-    return id if len(id) <= 13 else f"{id[:8]}…{id[-4:]}"
-
-
-def _count(number: int, noun: str) -> str:
-    return "" if not number else f"{number} {noun}" + ("s" if number > 1 else "")
 
 
 def _now() -> str:

@@ -21,6 +21,7 @@ from .exceptions import DecodeError
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
 from .transports.base import Delivery
+from .wording import counted, one_line, where
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -173,7 +174,7 @@ def log_failure(result: Result) -> None:
     assert error
     about = one_line(f"{envelope.type or run.delivery.channel} {envelope.id} → {run.receiver.name}", limit=600)
     why = f"{type(error).__name__}: {one_line(error)}"
-    place = held.where(error.__traceback__)
+    place = where(error.__traceback__)
     why = f"{why} ({place})" if place else why
     policy = run.receiver.retry or default_retry()
     facts: dict[str, Any] = {"outcome": str(result.verdict.outcome), "type": envelope.type, "id": envelope.id}
@@ -184,15 +185,4 @@ def log_failure(result: Result) -> None:
             "retry  %s  %s/%s in %.1f s  %s", about, run.attempt, policy.attempts, after, why, extra={"facts": facts}
         )
         return
-    logger.error("dead   %s  after %s  %s", about, runs_text(run.attempt), why, extra={"facts": facts})
-
-
-def runs_text(count: int) -> str:
-    """``1 run``, ``2 runs``."""
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def one_line(said: object, limit: int = 200) -> str:
-    """An exception's text, or a name from the wire, as part of a log line: one line, printable, not endless."""
-    line = " ".join(held.text_of(said).split())[:limit]
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
+    logger.error("dead   %s  after %s  %s", about, counted(run.attempt, "run"), why, extra={"facts": facts})

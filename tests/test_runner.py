@@ -19,7 +19,7 @@ from redis_events.events import current_event
 from redis_events.exceptions import DecodeError
 from redis_events.publishing import make_event
 from redis_events.retry import Outcome
-from redis_events.runner import AsyncRunner, Result, call, failure, log_failure, one_line, quarantine
+from redis_events.runner import AsyncRunner, Result, call, failure, log_failure, quarantine
 from tests.listeners import delivery, document, receiver, run
 from tests.servers import wait_for
 
@@ -202,15 +202,6 @@ def test_a_payload_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:
 
         log_failure(outcome_of(paid, body=document({"id": "4111-1111", "total": "4111-1111"})))
     assert "4111" not in caplog.text
-
-
-@pytest.mark.parametrize(
-    "nasty", ["a\nb", "a\r\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\u202eb", "a\x9bb", "a\ud800b"]
-)
-def test_one_line_is_one_printable_line(nasty: str) -> None:
-    line = one_line(ValueError(f"a{nasty}b"))
-    assert line.isprintable()
-    assert line.isascii()
 
 
 def test_an_exception_that_cannot_say_what_it_is_still_ends_as_a_line() -> None:

@@ -31,8 +31,8 @@ class subscribe:  # reads as the verb it is: `with subscribe("channel") as event
 
     When the block begins, the server has confirmed the subscription. ``timeout`` is in seconds: iteration ends when
     nothing came for that long; without it, never. Messages that are no events are logged and left out. Raises
-    ConfigurationError for channels that not one transport carries, Unreachable or Refused at the start and from the loop
-    when the connection is lost.
+    ConfigurationError for channels of several transports, Unreachable or Refused at the start, and from the loop when
+    the connection is lost.
     """
 
     def __init__(self, *channels: str, timeout: float | None = None) -> None:

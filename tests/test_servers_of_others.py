@@ -203,10 +203,13 @@ def test_uvicorn_keeps_answering_while_redis_is_frozen(site: Project) -> None:
             own.thaw()
 
 
-def test_after_a_bare_fork_parent_and_children_publish_apart(
-    site: Project, arrived: Callable[[int], list[str]]
+def test_after_a_bare_fork_parent_and_children_publish_on_connections_of_their_own(
+    site: Project, server: Server, arrived: Callable[[int], list[str]]
 ) -> None:
-    assert site.shell(FORK, timeout=30) == "[0, 0, 0, 0]"
+    with server.client() as client:
+        before = client.info("stats")["total_connections_received"]
+        assert site.shell(FORK, timeout=30) == "[0, 0, 0, 0]"
+        assert client.info("stats")["total_connections_received"] == before + 5
     names = arrived(502)
     assert len(names) == len(set(names)) == 502
     assert (names[0], names[-1]) == ("before the fork", "after the children")

@@ -16,7 +16,7 @@ from .conf import conf
 from .events import now
 from .models import HeldDelivery
 from .retry import Outcome, Verdict
-from .wording import own_frames, text_of
+from .wording import one_line, own_frames, text_of
 
 MOST_BYTES = 262_144
 """Bytes kept of a message that is no event; what is longer is kept cut, with its length and digest in the reason."""
@@ -163,6 +163,12 @@ def next_due(receivers: Sequence[str], *, using: str) -> datetime | None:
 def default_alias() -> str:
     """The database where held deliveries stand when a receiver names none."""
     return router.db_for_write(HeldDelivery)
+
+
+def complaint(error: DatabaseError) -> str:
+    """What a database says, as part of a log line; and what to do when it is our table that it misses."""
+    advice = " (run `manage.py migrate`)" if HeldDelivery._meta.db_table in str(error) else ""
+    return f"{one_line(error)}{advice}"
 
 
 def has_table(*, using: str) -> bool:

@@ -21,6 +21,7 @@ from .retry import Outcome, backoff
 from .runner import AsyncRunner, Result, Run, call, failure, group_name, log_failure, quarantine
 from .signals import event_settled, gap_detected
 from .transports.base import Delivery, Subscription, Transport
+from .wording import counted, one_line
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -142,7 +143,9 @@ class Listener:
 
     def _hold(self, results: Sequence[Result], unreadable: Sequence[Unreadable]) -> None:
         failures = [failure(result) for result in results if result.error]
-        failures += [quarantine(*each) for each in unreadable if self._may_quarantine(each[0].channel)]
+        unreadable = [each for each in unreadable if self._may_quarantine(each[0].channel)]
+        _log_unreadable(unreadable)
+        failures += [quarantine(*each) for each in unreadable]
         if not failures:
             return
         try:
@@ -153,7 +156,8 @@ class Listener:
 
     def _hold_failed(self, error: DatabaseError, count: int) -> None:
         if self._can_hold:
-            logger.error("%s failures could not be kept as held deliveries (is `migrate` done?): %s", count, error)
+            failures = counted(count, "failure")
+            logger.error("%s could not be kept as held deliveries: %s", failures, held.complaint(error))
         self._can_hold = False
 
     def _may_quarantine(self, channel: str) -> bool:
@@ -161,6 +165,9 @@ class Listener:
         if self.transport.durable:
             return True
         self._quarantined[channel, hour] += 1
+        if self._quarantined[channel, hour] == MOST_QUARANTINED + 1:
+            text = "%s messages on %s were no events within an hour; further ones are not kept"
+            logger.error(text, f"{MOST_QUARANTINED:,}", one_line(channel, limit=64))
         return self._quarantined[channel, hour] <= MOST_QUARANTINED
 
     def _report(self, results: Sequence[Result], deliveries: Sequence[Delivery]) -> None:
@@ -174,6 +181,17 @@ class Listener:
             log_failure(result)
         if event_settled.receivers:
             event_settled.send_robust(Listener, results=results)
+
+
+def _log_unreadable(unreadable: Iterable[Unreadable]) -> None:
+    """One line for each channel in a batch."""
+    by_channel: dict[str, list[DecodeError]] = {}
+    for delivery, error in unreadable:
+        by_channel.setdefault(delivery.channel, []).append(error)
+    for channel, errors in by_channel.items():
+        name, why, count = one_line(channel, limit=64), one_line(errors[0]), counted(len(errors), "message")
+        facts = {"outcome": str(Outcome.DEAD), "channel": name, "count": len(errors), "error": why}
+        logger.error("dead   %s  not an event: %s (%s)", name, why, count, extra={"facts": facts})
 
 
 def _subscriptions(transport: Transport, receivers: Iterable[Receiver]) -> tuple[Subscription, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -137,8 +137,9 @@ def receives(
     It stays callable as it is. ``types`` narrows to event types, ``*`` stands for any characters; ``group`` is a
     consumer group of its own; ``once`` promises its database effect once; ``retry`` says when a failed run is tried
     again; ``timeout`` is in seconds; ``name`` is its identity when the function moves. Raises ConfigurationError for
-    a class that no ``@event`` declares.
+    a class that no ``@event`` declares, and for an argument of the wrong kind.
     """
+    _check_kinds(channel, types=types, group=group, using=using, retry=retry, timeout=timeout, name=name)
     name_or_pattern, event_type, wanted = _target(channel, types)
 
     def register(function: Function) -> Function:
@@ -159,6 +160,27 @@ def receives(
         return function
 
     return register
+
+
+KINDS: dict[str, tuple[Any, str]] = {
+    "types": (str | Collection | None, "a type or a tuple of types"),
+    "group": (str, "a text"),
+    "using": (str | None, "the name of a database"),
+    "retry": (Retry | None, "a Retry, such as Retry(attempts=3)"),
+    "timeout": (int | float | None, "a number of seconds"),
+    "name": (str, "a text"),
+}
+
+
+def _check_kinds(channel: Any, **given: Any) -> None:
+    """Refuse at once what would end the listener when the first event arrives."""
+    if not isinstance(channel, str | type) and not hasattr(channel, "__qualname__"):
+        raise ConfigurationError(f"@receives({channel!r}): a channel, a pattern or an event class is needed.")
+    for argument, value in given.items():
+        kind, meaning = KINDS[argument]
+        items = value if isinstance(value, Collection) else ()
+        if not isinstance(value, kind) or not all(isinstance(each, str) for each in items):
+            raise ConfigurationError(f"@receives({channel!r}): {argument}= is {meaning}, not {value!r}.")
 
 
 def _target(

@@ -135,7 +135,7 @@ def test_sys_exit_in_a_receiver_is_its_own_failure_only(service: Project, server
         client.publish(f"{prefix}:exits", "x")
         client.publish(f"{prefix}:hello", "after")
     wait_for(lambda: heard(service) == ["after"], what="the next event")
-    process.wait_for_line("dead .* → app.receivers.leave  after 1 run  SystemExit: 7")  # a batch is told when it is done
+    process.wait_for_line("dead .* → app.receivers.leave  after 1 run  SystemExit: 7")
     process.terminate()
     assert process.wait(10) == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,7 +104,8 @@ def test_stopping_a_frozen_server_ends_it() -> None:
     with Server() as server:
         server.freeze()
         server.stop()
-        assert server.has_ended
+        assert server.process is not None
+        assert server.process.returncode == 0, "asked, not killed"
 
 
 def test_closing_leaves_no_folder() -> None:
@@ -115,13 +117,14 @@ def test_closing_leaves_no_folder() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a watching process does it within a second")
 def test_a_server_dies_with_a_killed_parent() -> None:
-    code = "from tests.servers import Server, wait_for\nprint(Server().pid, flush=True)\ninput()"
+    code = "from tests.servers import Server\nserver = Server()\nprint(server.pid, server.dir, flush=True)\ninput()"
     parent = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
+        pid, folder = parent.stdout.readline().split()
         parent.kill()
-    wait_for(lambda: not _is_running(pid), what="the server to be gone")
+    wait_for(lambda: not _is_running(int(pid)), what="the server to be gone")
+    shutil.rmtree(folder)
 
 
 def _is_running(pid: int) -> bool:

@@ -74,3 +74,14 @@ class RetryLater(RedisEventsError):
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason or "asked to be called again")
         self.after = after
+
+
+class NotHere(RedisEventsError):
+    """Recorded when a listener holds an event for a receiver that only another release of its service has."""
+
+    def __str__(self) -> str:
+        return "waiting for a listener that has this receiver"
+
+
+class ProcessDied(RedisEventsError):
+    """Recorded when an event has ended its process MAX_DELIVERIES times."""

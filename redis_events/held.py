@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
-from django.db import connections, router
+from django.db import DatabaseError, connections, router
 from django.db.models import Min
 
 from .conf import conf
@@ -121,6 +121,37 @@ def where(error_traceback: TracebackType | None) -> str:
     return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
+def seen(identities: Iterable[tuple[str, str, str, str, str]]) -> set[tuple[str, str, str, str]]:
+    """Those of (alias, source, event id, group, receiver) that have a row, of any state, without the alias."""
+    by_alias: dict[str, set[str]] = {}
+    for alias, _, event_id, _, _ in identities:
+        by_alias.setdefault(alias, set()).add(event_id)
+    found: set[tuple[str, str, str, str]] = set()
+    for alias, event_ids in by_alias.items():
+        rows = HeldDelivery.objects.using(alias).filter(event_id__in=event_ids)
+        found.update(rows.values_list("source", "event_id", "group", "receiver"))
+    return found
+
+
+def is_away(alias: str) -> bool:
+    """Whether a database cannot be reached now."""
+    try:
+        check([alias])
+    except DatabaseError:
+        return True
+    return False
+
+
+def check(aliases: Iterable[str | None]) -> None:
+    """Raise DatabaseError unless these databases answer."""
+    for alias in {alias or default_alias() for alias in aliases}:
+        connection = connections[alias]
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+
 # ------------------------------------------------------------------ trying again
 
 
@@ -140,6 +171,12 @@ def claim(row: HeldDelivery, *, using: str) -> bool:
     claimed = same.update(due=later, attempt=row.attempt + 1) == 1
     row.due, row.attempt = later, row.attempt + 1
     return claimed
+
+
+def renew(row_id: int, attempt: int, *, using: str) -> None:
+    """Keep a claimed row ours while its receiver is still running."""
+    later = now() + timedelta(seconds=conf.CLAIM_AFTER)
+    HeldDelivery.objects.using(using).filter(pk=row_id, attempt=attempt).update(due=later)
 
 
 def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, using: str) -> None:

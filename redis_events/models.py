@@ -68,3 +68,21 @@ class DeadLetter(HeldDelivery):
         proxy = True
         verbose_name = _("dead letter")
         verbose_name_plural = _("dead letters")
+
+
+class ChannelState(models.Model):
+    """How far a group has settled a channel, in the database of the service that listens."""
+
+    id = models.BigAutoField(primary_key=True)
+    channel = models.CharField(_("channel"), max_length=255)
+    group = models.CharField(_("consumer group"), max_length=129)
+    floor = models.CharField(_("floor"), max_length=64, help_text=_("All entries up to this id are settled."))
+    updated_at = models.DateTimeField(_("updated"))
+
+    class Meta:
+        verbose_name = _("channel state")
+        verbose_name_plural = _("channel states")
+        constraints = [models.UniqueConstraint(fields=["channel", "group"], name="redis_events_channel_group")]
+
+    def __str__(self) -> str:
+        return f"{self.channel} · {self.group}: {self.floor}"

@@ -13,19 +13,22 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from types import FrameType
+from typing import Any
 
 from django.db import DatabaseError
 
-from . import held
+from . import __version__, announcements, heartbeat, held
+from .announcements import Announcement, contradictions
 from .conf import conf, glob
 from .console import Console
 from .exceptions import TransportError, Unreachable
+from .keeping import Keeper
 from .listening import Listener
 from .registry import Receiver, all_receivers
 from .retry import backoff
 from .retrying import Retrier
-from .routing import create, transport_name
-from .transports.client import Waiter
+from .routing import create, is_memory, listening_plan
+from .transports.client import Waiter, Wire
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -91,11 +94,7 @@ def run(options: Options, console: Console) -> Exit:
     if not receivers:
         console.nothing_to_listen_to(options.channels, sorted({each.channel for each in all_receivers()}))
         return Exit.NOTHING_TO_LISTEN_TO
-    listeners = [Listener(create(name), group) for name, group in by_transport(receivers).items()]
-    if options.dry_run:
-        console.table(listeners)
-        return Exit.OK
-    return Process(listeners, options, console).run()
+    return Process(receivers, options, console).run()
 
 
 def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
@@ -105,62 +104,91 @@ def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
     return tuple(each for each in all_receivers() if any(glob(wanted, each.channel) for wanted in channels))
 
 
-def by_transport(receivers: Sequence[Receiver]) -> dict[str, list[Receiver]]:
-    """Receivers by the name of the transport that carries their channel."""
-    found: dict[str, list[Receiver]] = {}
-    for receiver in receivers:
-        found.setdefault(transport_name(receiver.channel), []).append(receiver)
-    return found
-
-
 class Process:
     """One run of listen_events: connects, listens in threads, stops in order."""
 
-    def __init__(self, listeners: Sequence[Listener], options: Options, console: Console) -> None:
-        self.listeners = listeners
+    def __init__(self, receivers: Sequence[Receiver], options: Options, console: Console) -> None:
+        self.receivers = receivers
         self.options = options
         self.console = console
+        self.listeners: list[Listener] = []
         self._bell = Waiter()
         self._signals: list[int] = []
         self._threads = Threads()
+        self._helpers = Threads()
         self._retrier: Retrier | None = None
+        self._keeper: Keeper | None = None
         self._began = time.monotonic()
 
     def run(self) -> Exit:
         with self._signals_caught():
             try:
-                self._connect()
+                announced = self._patiently(_announced)
+                if self._contradicts(announced):
+                    return Exit.NOT_READY
+                self._plan(announced)
+                if self.options.dry_run:
+                    self.console.table(self.receivers, announced)
+                    return Exit.OK
+                for listener in self.listeners:
+                    self._patiently(listener.connect)
             except TransportError as error:
                 self.console.cannot_connect(error)
                 return Exit.UNREACHABLE
             if self._signals:
                 return Exit.OK
-            self._start()
+            self._start(announced)
             code = self._watch()
             return self._stop(code)
 
-    def _connect(self) -> None:
-        """Subscribe everywhere; an unreachable server has five seconds. Raises TransportError."""
-        for listener in self.listeners:
-            attempt = 0
-            while not self._signals:
-                try:
-                    listener.connect()
-                    break
-                except Unreachable:
-                    attempt += 1
-                    pause = backoff(attempt)
-                    if time.monotonic() + pause - self._began > PATIENCE:
-                        raise
-                    self._bell.wait(pause)
+    def _patiently(self, work: Callable[[], Any]) -> Any:
+        """The result of ``work``; an unreachable server has five seconds. Raises TransportError."""
+        attempt = 0
+        while True:
+            try:
+                return work()
+            except Unreachable:
+                attempt += 1
+                pause = backoff(attempt)
+                if self._signals or time.monotonic() + pause - self._began > PATIENCE:
+                    raise
+                self._bell.wait(pause)
 
-    def _start(self) -> None:
+    def _contradicts(self, announced: Sequence[Announcement]) -> bool:
+        found = contradictions(announced)
+        for name, other in found:
+            own = conf.CHANNELS[name].TRANSPORT
+            self.console.contradiction(f"{name!r} is {own} in {conf.SERVICE} and {other.transport} in {other.service}")
+        return bool(found)
+
+    def _plan(self, announced: Sequence[Announcement]) -> None:
+        plan = listening_plan(self.receivers, announced)
+        self.listeners = [Listener(create(name), receivers) for name, receivers in plan.items()]
+
+    def _start(self, announced: Sequence[Announcement]) -> None:
         self._retrier = self._make_retrier()
-        self.console.listening(self.listeners)
+        self._keeper = self._make_keeper()
+        if self._keeper and self._keeper.beat() and not self.options.drain:
+            # Other listeners of this service write rows for receivers only we have, once they have seen us.
+            self._bell.wait(2 * conf.POLL)
+        self.console.listening(self.receivers, announced)
         for listener in self.listeners:
             self._threads.start("listener", partial(listener.run, drain=self.options.drain), self._bell.wake)
         if self._retrier and not self.options.drain:
             self._threads.start("retrier", self._retrier.run, self._bell.wake)
+        if self._keeper:
+            self._helpers.start("keeper", self._keeper.run, self._bell.wake)
+
+    def _make_keeper(self) -> Keeper | None:
+        if is_memory():
+            return None
+        transports = [listener.transport for listener in self.listeners]
+        renew = self._retrier.keep if self._retrier else (lambda: None)
+        return Keeper(heartbeat.card(self.receivers, version=__version__), transports, renew=renew, note=self._note)
+
+    def _note(self, announced: list[Receiver]) -> None:
+        for listener in self.listeners:
+            listener.note_announced(announced)
 
     def _make_retrier(self) -> Retrier | None:
         receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
@@ -214,8 +242,18 @@ class Process:
         while self._threads.are_alive and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
+        self._say_goodbye()
         self.console.stopped(self.listeners, abandoned)
         return Exit.ABANDONED if self._threads.are_alive else code
+
+    def _say_goodbye(self) -> None:
+        """The heartbeat goes last: until then nobody takes over what is in hand."""
+        if not self._keeper:
+            return
+        self._keeper.stop()
+        deadline = time.monotonic() + 1.0
+        while self._helpers.are_alive and time.monotonic() < deadline:
+            self._bell.wait(0.05)
 
     @contextmanager
     def _signals_caught(self) -> Iterator[None]:
@@ -234,6 +272,20 @@ class Process:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
         self._bell.wake()
+
+
+def _announced() -> list[Announcement]:
+    """What the publishing services announced; nothing for transports inside this process."""
+    if is_memory():
+        return []
+    wire = Wire(conf.LOCATION, timeout=1.0)
+    try:
+        own = announcements.commands()
+        if own:
+            wire.call(own)
+        return announcements.read(wire)
+    finally:
+        wire.close()
 
 
 def leave(code: Exit) -> None:

@@ -30,6 +30,13 @@ class Retrier:
         self._async = AsyncRunner()
         self._stopping = threading.Event()
         self._is_away = False
+        self._running: tuple[int, int, str] | None = None
+
+    def keep(self) -> None:
+        """Keep the delivery that is being run; called by another thread. Raises DatabaseError."""
+        running = self._running
+        if running:
+            held.renew(*running[:2], using=running[2])
 
     def run(self) -> None:
         """Run due deliveries until ``stop``."""
@@ -62,7 +69,9 @@ class Retrier:
     def _run_row(self, row: HeldDelivery, alias: str) -> bool:
         if not held.claim(row, using=alias):
             return False
+        self._running = row.pk, row.attempt, alias
         result = self._call(row)
+        self._running = None
         held.finish(row, result.verdict, result.error, using=alias)
         if result.error:
             log_failure(result)

@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from django.db import InterfaceError, OperationalError, close_old_connections
 
 from . import held
 from .codec import Document
 from .conf import conf
 from .events import current_event, new_id
-from .exceptions import DecodeError
+from .exceptions import DecodeError, NotHere, ProcessDied
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
 from .transports.base import Delivery
@@ -141,6 +141,29 @@ def failure(result: Result) -> held.Failure:
         raw=run.delivery.body,
         using=run.receiver.using or held.default_alias(),
     )
+
+
+def identity(run: Run) -> tuple[str, str, str, str, str]:
+    """What makes a receiver's part of a delivery this one: database alias, source, event id, group, receiver."""
+    envelope, receiver = run.document.envelope, run.receiver
+    return receiver.using or held.default_alias(), envelope.source, envelope.id, group_name(receiver), receiver.name
+
+
+def is_stranded(result: Result) -> bool:
+    """Whether a run failed because its database went away, which says nothing about the receiver."""
+    if not isinstance(result.error, OperationalError | InterfaceError):
+        return False
+    return held.is_away(result.run.receiver.using or held.default_alias())
+
+
+def postponed(run: Run) -> held.Failure:
+    """A waiting row, due now, for a receiver that another release of this service has."""
+    return failure(Result(run, Verdict(Outcome.RETRY), NotHere(), 0.0))
+
+
+def poisonous(run: Run) -> held.Failure:
+    """A dead row for a receiver whose process died each time it was alone with this event."""
+    return failure(Result(run, DEAD, ProcessDied(f"its process died {run.delivery.starts} times over it"), 0.0))
 
 
 def quarantine(delivery: Delivery, error: DecodeError) -> held.Failure:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 from ..conf import conf, glob
 from ..exceptions import Refused, Unreachable
 from .base import Delivery, Outgoing, Subscription, Transport
-from .client import Command, ErrorReply, Waiter, Wire, raise_refusals, refused, server_name
+from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .outlet import Outlet
 
 QUIET = 2.0
 """Seconds without a byte after which the server is asked for a PONG, and given as long again for it."""
@@ -27,6 +28,7 @@ class PubSubTransport(Transport):
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
+        self._outlet = Outlet(location)
         self._wire: Wire | None = None
         self._waiter: Waiter | None = None
         self._subscriptions: tuple[str, ...] = ()
@@ -37,28 +39,7 @@ class PubSubTransport(Transport):
     # -------------------------------------------------------------- sending
 
     def send(self, batch: Sequence[Outgoing]) -> None:
-        began = time.monotonic()
-        wire = self._ready_wire()
-        commands = [("PUBLISH", conf.redis_name(outgoing.channel), outgoing.body) for outgoing in batch]
-        try:
-            replies = wire.call(commands, since=began)  # connecting counts
-        except Unreachable:
-            self._drop_wire()
-            raise
-        raise_refusals(self.location, batch, replies)
-
-    def _ready_wire(self) -> Wire:
-        if self._wire and self._wire.is_stale:
-            self._drop_wire()
-        if not self._wire:
-            # A little less, so that the caller's whole wait stays within it.
-            self._wire = Wire(self.location, timeout=0.9 * conf.PUBLISH_TIMEOUT)
-        return self._wire
-
-    def _drop_wire(self) -> None:
-        if self._wire:
-            self._wire.close()
-        self._wire = None
+        self._outlet.publish(batch, _publication)
 
     # -------------------------------------------------------------- receiving
 
@@ -166,6 +147,7 @@ class PubSubTransport(Transport):
 
     def close(self) -> None:
         self._disconnect()
+        self._outlet.close()
         if self._waiter:
             self._waiter.close()
         self._waiter = None
@@ -173,11 +155,17 @@ class PubSubTransport(Transport):
     def _disconnect(self) -> None:
         if self._wire and self._waiter:
             self._waiter.remove(self._wire)
-        self._drop_wire()
+        if self._wire:
+            self._wire.close()
+        self._wire = None
         self._arrived = []
 
     def describe(self) -> str:
         return server_name(self.location)
+
+
+def _publication(outgoing: Outgoing) -> Command:
+    return ("PUBLISH", conf.redis_name(outgoing.channel), outgoing.body)
 
 
 def _in_chunks(command: str, names: list[str], size: int = 500) -> list[Command]:

@@ -1,0 +1,118 @@
+"""What carries a channel is decided by the service that publishes it; here the others learn it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from .conf import conf, glob
+from .exceptions import TransportError
+from .transports.client import Command, ErrorReply, Wire
+
+STREAM = "stream"
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a service's CHANNELS, as others see it. ``retention`` is in seconds."""
+
+    service: str
+    channel: str
+    transport: str
+    retention: float
+
+
+def _key() -> str:
+    return conf.redis_name("redis-events:announcements")
+
+
+def commands(channels: Iterable[str] = ()) -> list[Command]:
+    """What announces this service's CHANNELS, and concrete channels of its patterns; nothing without a SERVICE."""
+    if not conf.SERVICE:
+        return []
+    entries = dict(conf.CHANNELS)
+    entries |= {name: entry for name in channels if (entry := conf.channel(name))}
+    return [
+        (
+            "HSET",
+            _key(),
+            f"{conf.SERVICE} {name}",
+            msgspec.json.encode(
+                Announcement(
+                    service=conf.SERVICE,
+                    channel=name,
+                    transport=entry.TRANSPORT,
+                    retention=entry.RETENTION or conf.RETENTION,
+                )
+            ),
+        )
+        for name, entry in entries.items()
+    ]
+
+
+def read(wire: Wire) -> list[Announcement]:
+    """Everything announced. Raises TransportError; what nobody can read is left out."""
+    answer = wire.call([("HGETALL", _key())])[0]
+    if isinstance(answer, ErrorReply):
+        return []
+    return [found for found in map(_decoded, answer[1::2]) if found]
+
+
+def _decoded(value: Any) -> Announcement | None:
+    try:
+        return msgspec.json.decode(value, type=Announcement)
+    except msgspec.DecodeError:
+        return None
+
+
+def announced_transport(channel: str, announced: Iterable[Announcement]) -> str | None:
+    """What others say carries a channel: the exact name, else the longest pattern; None when nobody says."""
+    matching = [each for each in announced if each.channel == channel or glob(each.channel, channel)]
+    best = max(matching, key=lambda each: (each.channel == channel, len(each.channel)), default=None)
+    return best.transport if best else None
+
+
+def contradictions(announced: Iterable[Announcement]) -> list[tuple[str, Announcement]]:
+    """Own entries of CHANNELS another service contradicts: the entry's name and the other's announcement."""
+    found = []
+    for each in announced:
+        own = conf.CHANNELS.get(each.channel)
+        if own and each.service != conf.SERVICE and each.transport != own.TRANSPORT:
+            found.append((each.channel, each))
+    return found
+
+
+class Lookup:
+    """What carries the channels this process publishes without an entry of its own: asked once a channel."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._next = 0.0
+
+    def transport(self, channel: str) -> str | None:
+        """``pubsub`` where nobody announced another; None when the server cannot be asked now."""
+        known = self._known.get(channel)
+        if known or time.monotonic() < self._next:
+            return known
+        self._next = time.monotonic() + 1.0  # whoever else comes while we ask does not wait
+        try:
+            self._known[channel] = announced_transport(channel, _read_once()) or "pubsub"
+        except TransportError:
+            return None
+        self._next = 0.0
+        return self._known[channel]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+        self._next = 0.0
+
+
+def _read_once() -> list[Announcement]:
+    wire = Wire(conf.LOCATION, timeout=0.9 * conf.PUBLISH_TIMEOUT)
+    try:
+        return read(wire)
+    finally:
+        wire.close()

@@ -1,0 +1,114 @@
+"""Showing that this process is alive, while its receivers run: heartbeats, leases, claims."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from django.db import DatabaseError, close_old_connections, connections
+
+from . import heartbeat
+from .conf import conf
+from .exceptions import TransportError
+from .heartbeat import Announced, Card
+from .registry import Receiver
+from .transports.base import Transport
+from .transports.client import Wire
+
+logger = logging.getLogger("redis_events.listen")
+
+BEAT = 1.0
+"""Seconds between two heartbeats."""
+
+
+class Keeper:
+    """Beats, keeps what the transports and the retrier have in hand, and learns what other listeners have."""
+
+    def __init__(
+        self,
+        own: Card,
+        transports: Sequence[Transport],
+        *,
+        renew: Callable[[], None],
+        note: Callable[[list[Receiver]], None],
+    ) -> None:
+        self.own = own
+        self._transports = transports
+        self._renew = renew
+        self._note = note
+        self._wire: Wire | None = None
+        self._stopping = threading.Event()
+        self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
+
+    def run(self) -> None:
+        """Beat once a second until ``stop``; then say good-bye."""
+        while not self._stopping.wait(BEAT):
+            self.beat()
+        self._retire()
+        connections.close_all()
+
+    def stop(self) -> None:
+        """End ``run``."""
+        self._stopping.set()
+
+    def beat(self) -> bool:
+        """Once round; whether other listeners of our service are alive. Trouble with Redis is the listener's to tell."""
+        self._renew_claims()
+        try:
+            others = self._beat()
+            for transport in self._transports:
+                transport.keep()
+        except TransportError:
+            self._drop_wire()
+            return False
+        return any(card.service == self.own.service for card in others)
+
+    def _beat(self) -> list[Card]:
+        self._wire = self._wire or Wire(conf.LOCATION, timeout=1.0)
+        heartbeat.beat(self._wire, self.own)
+        others = [card for card in heartbeat.cards(self._wire) if card.id != self.own.id]
+        same = [card for card in others if card.service == self.own.service]
+        self._note([_receiver(each) for card in same for each in card.receivers])
+        return others
+
+    def _renew_claims(self) -> None:
+        if time.monotonic() < self._next_renewal:
+            return
+        self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
+        close_old_connections()
+        try:
+            self._renew()
+        except DatabaseError as error:
+            logger.warning("the claim of a running retry could not be renewed: %s", error)
+
+    def _retire(self) -> None:
+        try:
+            if self._wire:
+                heartbeat.retire(self._wire, self.own)
+        except TransportError:
+            logger.debug("no good-bye: the server is away")
+        self._drop_wire()
+
+    def _drop_wire(self) -> None:
+        if self._wire:
+            self._wire.close()
+        self._wire = None
+
+
+def _receiver(announced: Announced) -> Receiver:
+    """Another listener's receiver, for matching only."""
+    return Receiver(
+        function=_elsewhere,
+        name=announced.name,
+        channel=announced.channel,
+        types=announced.types,
+        event_type=None,
+        group=announced.group,
+        using=announced.using,
+    )
+
+
+def _elsewhere(event: object) -> None:
+    raise NotImplementedError("this receiver runs in another listener")

@@ -1,0 +1,439 @@
+"""Redis Streams: one listener of each service, until done or dead; at least once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from .. import announcements, floors, heartbeat
+from ..announcements import Announcement
+from ..conf import conf, glob
+from ..exceptions import TransportError, Unreachable
+from ..retry import backoff
+from .base import Delivery, Outgoing, Subscription, Transport
+from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .keeper import Keeper, Pair
+from .outlet import Outlet
+from .roads import Road, acknowledgement, delivery, is_error
+from .scripts import BURY, CLAIM
+
+logger = logging.getLogger("redis_events.listen")
+
+MOST_ROADS = 64
+"""Connections a listener reads with; beyond that channels share them."""
+GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
+"""What a read answers when its stream or group went away: told apart, and mended, by looking again."""
+MOST_PENDING = 1_000
+"""Own pending entries looked at in one command."""
+
+
+class Abandoned(msgspec.Struct, frozen=True):
+    """A pending entry whose consumer seems to be gone. ``idle`` is in milliseconds."""
+
+    channel: str
+    group: str
+    owner: bytes
+    entry_id: bytes
+    idle: int
+
+
+class Aside(msgspec.Struct, frozen=True):
+    """A channel the server refuses for now, and when to try it again (``time.monotonic``)."""
+
+    until: float
+    attempt: int
+    answer: str
+
+
+class StreamTransport(Transport):
+    """XADD on one side, XREADGROUP and XACK on the other.
+
+    Receiving happens in one thread, which waits on all roads at once. ``keep`` runs in another with a connection of its
+    own: leases, floors, trimming.
+    """
+
+    durable: ClassVar[bool] = True
+    grouped: ClassVar[bool] = True
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.consumer = heartbeat.own_id()
+        self._outlet = Outlet(location)
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._waiter: Waiter | None = None
+        self._care: Wire | None = None
+        self._keeper: Keeper | None = None
+        self._roads: list[Road] = []
+        self._ready: deque[Road] = deque()
+        self._settled: dict[Pair, set[str]] = {}
+        self._again: deque[Delivery] = deque()
+        self._abandoned: deque[Abandoned] = deque()
+        self._claimed: set[tuple[str, str, str]] = set()
+        self._was_claim = False
+        self._aside: dict[Pair, Aside] = {}
+        self._met: set[Pair] = set()
+        self._has_more = False
+        self._next_look = 0.0
+
+    # -------------------------------------------------------------- sending
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        self._outlet.publish(batch, _addition)
+
+    # -------------------------------------------------------------- receiving
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        self._disconnect()
+        self._subscriptions = tuple(subscriptions)
+        self._waiter = self._waiter or Waiter()
+        self._care = Wire(self.location, timeout=max(1.0, conf.PUBLISH_TIMEOUT))
+        self._next_look = 0.0
+        self._look_around()
+        self.heard = time.monotonic()
+
+    def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
+        deadline = time.monotonic() + timeout
+        while True:
+            self._look_around()
+            found = self._take_again(limit) or self._take_abandoned()
+            if found:
+                return found
+            self._ask(limit)
+            found, is_woken = self._read_roads(min(deadline, self._next_look))
+            if found or is_woken or time.monotonic() >= deadline:
+                return found
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
+        late: dict[Pair, list[str]] = {}
+        by_pair = {(channel, road.group): road for road in self._roads for channel in road.channels}
+        for each in deliveries:
+            pair = each.channel, each.group
+            self._settled.setdefault(pair, set()).add(each.id)
+            road = by_pair.get(pair)
+            if road and road.asked_at is None and (*pair, each.id) not in self._claimed:
+                road.settled.setdefault(each.channel, []).append(each.id)
+            else:
+                late.setdefault(pair, []).append(each.id)
+        self._settle_late(late)
+
+    def _settle_late(self, late: dict[Pair, list[str]]) -> None:
+        """On the second connection: what was claimed, and what has no road any more. A lost one is sent again later."""
+        if not late or not self._care:
+            return
+        try:
+            self._care.call([acknowledgement(channel, group, ids) for (channel, group), ids in late.items()])
+        except TransportError:
+            self._next_look = 0.0  # receive() meets the same broken connection, and the caller subscribes again
+            return
+        for pair, ids in late.items():
+            self._forget(pair, ids)
+
+    def _forget(self, pair: Pair, ids: Sequence[str]) -> None:
+        self._settled.get(pair, set()).difference_update(ids)
+        self._claimed -= {(*pair, id) for id in ids}
+
+    def _take_again(self, limit: int) -> list[Delivery]:
+        return [self._again.popleft() for _ in range(min(limit, len(self._again)))]
+
+    def _ask(self, limit: int) -> None:
+        for road in self._roads:
+            if road.asked_at is None and road not in self._ready:
+                road.ask(limit)
+
+    def _read_roads(self, until: float) -> tuple[list[Delivery], bool]:
+        """The next road's deliveries, and whether somebody called ``wake``. Each road that is ready has its turn."""
+        is_woken = False
+        if not self._ready:
+            is_woken = self._await_roads(0.0 if self._abandoned else until - time.monotonic())
+        while self._ready:
+            found = self._collect(self._ready.popleft())
+            if found:
+                return found, False
+        return [], is_woken
+
+    def _await_roads(self, timeout: float) -> bool:
+        assert self._waiter
+        buffered = [road for road in self._roads if road.wire.has_buffered]
+        wires, is_woken = self._waiter.wait(0.0 if buffered else timeout)
+        self._ready.extend(road for road in self._roads if road.wire in wires or road in buffered)
+        if self._ready:
+            self.heard = time.monotonic()
+        elif any(road.is_dead for road in self._roads):
+            raise Unreachable("no answer to a read")
+        return is_woken
+
+    def _collect(self, road: Road) -> list[Delivery]:
+        collected = road.collect()
+        if collected is None:
+            return []
+        acknowledged, answer = collected
+        for channel, ids in acknowledged:
+            self._forget((channel, road.group), ids)
+        if is_error(answer):
+            self._give_up(road, answer)
+            return []
+        return road.deliveries(answer)
+
+    def _give_up(self, road: Road, answer: ErrorReply) -> None:
+        """A refused read: look at once which of the road's channels is to blame."""
+        self._close_road(road)
+        self._next_look = 0.0
+        if answer.code not in GROUP_IS_GONE:
+            for channel in road.channels:
+                self._put_aside((channel, road.group), answer)
+
+    # -------------------------------------------------------------- looking around
+
+    def _look_around(self) -> None:
+        """Once every POLL: new channels, refused ones whose time has come, work of listeners that are gone."""
+        if time.monotonic() < self._next_look:
+            return
+        if self._care is None:
+            raise Unreachable("not subscribed")
+        self._next_look = time.monotonic() + conf.POLL
+        known = {(channel, road.group) for road in self._roads for channel in road.channels}
+        new = [pair for pair in self._wanted(announcements.read(self._care)) if pair not in known]
+        self._open_roads([pair for pair in new if self._is_open(pair)])
+        if not self._abandoned:
+            self._find_abandoned()
+
+    def _wanted(self, announced: list[Announcement]) -> list[Pair]:
+        """The stream channels behind the subscriptions: those named, and for patterns those that are announced."""
+        channels = {each.channel for each in announced if "*" not in each.channel} | {
+            name for name in conf.CHANNELS if "*" not in name
+        }
+        wanted: dict[Pair, None] = {}
+        for subscription in self._subscriptions:
+            names = channels if subscription.is_pattern else (subscription.channel,)
+            for name in sorted(names):
+                if glob(subscription.channel, name) and _is_stream(name, announced):
+                    wanted[name, subscription.group] = None
+        return list(wanted)
+
+    def _is_open(self, pair: Pair) -> bool:
+        """Whether the group is there now, made if need be. A channel the server refuses is put aside."""
+        aside = self._aside.get(pair)
+        if aside and time.monotonic() < aside.until:
+            return False
+        assert self._care
+        answer = self._care.call([("XPENDING", conf.redis_name(pair[0]), pair[1])])[0]
+        if is_error(answer):
+            answer = self._make_group(pair)
+        if is_error(answer):
+            self._put_aside(pair, answer)
+            return False
+        if self._aside.pop(pair, None):
+            logger.warning("listening on %s again", pair[0])
+        self._met.add(pair)
+        self._recover(pair)
+        return True
+
+    def _make_group(self, pair: Pair) -> Any:
+        """A group begins at 0; when only the group was lost, at the floor its service has written down."""
+        assert self._care
+        channel, group = pair
+        name = conf.redis_name(channel)
+        start = floors.start(channel, group, last_id=_last_id(self._care.call([("XINFO", "STREAM", name)])[0]))
+        answer = self._care.call([("XGROUP", "CREATE", name, group, start, "MKSTREAM")])[0]
+        if is_error(answer) and answer.code == "BUSYGROUP":
+            return None
+        if not is_error(answer) and (start != "0" or pair in self._met):
+            logger.warning("the group %s of %s was gone; made again at %s", group, channel, start)
+        return answer
+
+    def _put_aside(self, pair: Pair, answer: ErrorReply) -> None:
+        if isinstance(refused(self.location, str(answer)), Unreachable):
+            raise refused(self.location, str(answer))
+        before = self._aside.get(pair)
+        if before is None or before.answer != answer.code:
+            logger.error("cannot listen on %s: %s. The other channels go on.", pair[0], answer)
+        attempt = before.attempt + 1 if before else 1
+        self._aside[pair] = Aside(time.monotonic() + backoff(attempt), attempt, answer.code)
+
+    def _recover(self, pair: Pair) -> None:
+        """What is pending under our own name: decided outcomes are settled again, the rest is delivered again."""
+        assert self._care
+        channel, group = pair
+        name, settled = conf.redis_name(channel), self._settled.get(pair, set())
+        pending = self._care.call([("XPENDING", name, group, "-", "+", MOST_PENDING, self.consumer)])[0]
+        ids = [] if is_error(pending) else [entry[0] for entry in pending]
+        decided = [id.decode() for id in ids if id.decode() in settled]
+        if decided:
+            self._settle_late({pair: decided})
+        settled.clear()
+        rest = [id for id in ids if id.decode() not in decided]
+        for id, found in zip(
+            rest, self._care.call([("XRANGE", name, id, id) for id in rest]) if rest else [], strict=True
+        ):
+            if found and not is_error(found):
+                self._again.append(delivery(channel, group, id, found[0][1], is_repeated=True))
+            else:
+                self._lost_by_trim(pair, [id])
+
+    def _lost_by_trim(self, pair: Pair, ids: Sequence[bytes]) -> None:
+        logger.error("%s: %s pending entries of %s were trimmed by somebody else; settled", pair[0], len(ids), pair[1])
+        self._settle_late({pair: [id.decode() for id in ids]})
+
+    def _open_roads(self, pairs: Sequence[Pair]) -> None:
+        assert self._waiter
+        by_group: dict[str, list[str]] = {}
+        for channel, group in pairs:
+            by_group.setdefault(group, []).append(channel)
+        for group, channels in by_group.items():
+            for part in _parts(channels, MOST_ROADS - len(self._roads)):
+                wire = Wire(self.location, timeout=max(1.0, conf.PUBLISH_TIMEOUT))
+                self._waiter.add(wire)
+                self._roads.append(Road(wire, group=group, channels=part, consumer=self.consumer))
+
+    def _close_road(self, road: Road) -> None:
+        assert self._waiter
+        self._waiter.remove(road.wire)
+        road.wire.close()
+        self._roads.remove(road)
+        for channel, ids in road.settled.items():
+            self._settle_late({(channel, road.group): ids})
+
+    # -------------------------------------------------------------- work of listeners that are gone
+
+    def _find_abandoned(self) -> None:
+        """List what is pending under the names of dead consumers, and what has been idle for CLAIM_AFTER."""
+        assert self._care
+        pairs = [(channel, road.group) for road in self._roads for channel in road.channels]
+        if not pairs:
+            return
+        answers = self._care.call([("XINFO", "CONSUMERS", conf.redis_name(channel), group) for channel, group in pairs])
+        others = {
+            (pair, facts[b"name"], facts[b"pending"])
+            for pair, answer in zip(pairs, answers, strict=True)
+            if not is_error(answer)
+            for facts in (dict(zip(each[::2], each[1::2], strict=True)) for each in answer)
+            if facts[b"name"].decode() != self.consumer
+        }
+        alive = heartbeat.alive(self._care, sorted({name.decode() for _, name, _ in others}))
+        for pair, name, pending in sorted(others):
+            self._look_at(pair, name, pending, is_alive=name.decode() in alive)
+
+    def _look_at(self, pair: Pair, name: bytes, pending: int, *, is_alive: bool) -> None:
+        assert self._care
+        channel, group = pair
+        key = conf.redis_name(channel)
+        if not pending:
+            if not is_alive:
+                self._care.call([("EVAL", BURY, 1, key, group, name)])
+            return
+        idle = int(conf.CLAIM_AFTER * 1000) if is_alive else 0
+        listed = self._care.call([("XPENDING", key, group, "IDLE", idle, "-", "+", conf.BATCH, name)])[0]
+        if not is_error(listed):
+            self._has_more |= len(listed) == conf.BATCH
+            self._abandoned.extend(Abandoned(channel, group, name, entry[0], idle) for entry in listed)
+
+    def _take_abandoned(self) -> list[Delivery]:
+        """At most one, and not twice in a row: new events get their turn."""
+        if self._was_claim:
+            self._was_claim = False
+            return []
+        while self._abandoned:
+            taken = self._claim(self._abandoned.popleft())
+            if taken:
+                self._was_claim = True
+                return [taken]
+        if self._has_more:
+            self._has_more, self._next_look = False, 0.0
+        return []
+
+    def _claim(self, entry: Abandoned) -> Delivery | None:
+        assert self._care
+        pair, key = (entry.channel, entry.group), conf.redis_name(entry.channel)
+        arguments = (entry.group, self.consumer, entry.owner, entry.entry_id, entry.idle)
+        answer = self._care.call([("EVAL", CLAIM, 1, key, *arguments)])[0]
+        if is_error(answer) or not answer:
+            return None
+        if not answer[1:] or not answer[1]:
+            self._lost_by_trim(pair, [entry.entry_id])
+            return None
+        # The first delivery came with a batch and says nothing; each claim since then was one start.
+        found = delivery(*pair, entry.entry_id, answer[1], starts=answer[0] - 1, is_repeated=True)
+        self._claimed.add((*pair, found.id))
+        return found
+
+    # -------------------------------------------------------------- the rest
+
+    def browse(self, channel: str, *, start: str = "-", end: str = "+", limit: int = 100) -> list[Delivery]:
+        answer = self._outlet.call([("XRANGE", conf.redis_name(channel), start, end, "COUNT", limit)])[0]
+        if is_error(answer):
+            raise refused(self.location, str(answer))
+        return [delivery(channel, "", entry_id, fields) for entry_id, fields in answer]
+
+    def keep(self) -> None:
+        self._keeper = self._keeper or Keeper(self.location, self.consumer)
+        pairs = [(channel, road.group) for road in tuple(self._roads) for channel in road.channels]
+        self._keeper.keep(pairs)
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter:
+            waiter.wake()
+
+    def close(self) -> None:
+        self._leave()
+        self._disconnect()
+        self._outlet.close()
+        if self._waiter:
+            self._waiter.close()
+        self._waiter = None
+
+    def _leave(self) -> None:
+        """Settle what is decided, and remove our consumer where nothing of it is pending."""
+        try:
+            for road in self._roads:
+                for channel, ids in road.settled.items():
+                    self._settle_late({(channel, road.group): ids})
+            pairs = [(channel, road.group) for road in self._roads for channel in road.channels]
+            if self._care and pairs:
+                self._care.call(
+                    [("EVAL", BURY, 1, conf.redis_name(each), group, self.consumer) for each, group in pairs]
+                )
+        except TransportError:
+            return  # it is away: the next listener finds what we leave
+
+    def _disconnect(self) -> None:
+        for road in self._roads:
+            if self._waiter:
+                self._waiter.remove(road.wire)
+            road.wire.close()
+        if self._care:
+            self._care.close()
+        self._care = None
+        self._roads, self._ready, self._again, self._abandoned = [], deque(), deque(), deque()
+
+    def describe(self) -> str:
+        return server_name(self.location)
+
+
+def _addition(outgoing: Outgoing) -> Command:
+    return ("XADD", conf.redis_name(outgoing.channel), "*", "data" if outgoing.plain else "event", outgoing.body)
+
+
+def _is_stream(channel: str, announced: list[Announcement]) -> bool:
+    own = conf.channel(channel)
+    transport = own.TRANSPORT if own else announcements.announced_transport(channel, announced)
+    return transport == announcements.STREAM
+
+
+def _parts(channels: list[str], roads: int) -> list[list[str]]:
+    """Channels shared out over at most ``roads`` roads (at least one), in equal parts."""
+    count = max(1, min(roads, len(channels)))
+    return [channels[at::count] for at in range(count)]
+
+
+def _last_id(answer: Any) -> str | None:
+    """The stream's last generated id; None when there is no stream."""
+    if is_error(answer):
+        return None
+    return str(dict(zip(answer[::2], answer[1::2], strict=True))[b"last-generated-id"].decode())

@@ -54,7 +54,7 @@ class Keeper:
         self._stopping.set()
 
     def beat(self) -> bool:
-        """Once round; whether other listeners of our service are alive. Trouble with Redis is the listener's to tell."""
+        """Once round; whether other listeners of our service are alive. The listener tells of trouble with Redis."""
         self._renew_claims()
         try:
             others = self._beat()

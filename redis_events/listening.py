@@ -202,7 +202,7 @@ class Listener:
         return results + self._async.call_all(waiting, durable=durable)
 
     def _hold(self, failures: Sequence[Failure]) -> None:
-        """Write failures down, committed. Where events are durable, nothing goes on before they stand in the database."""
+        """Write failures down, committed. Where events are durable, nothing goes on before they are."""
         if not failures:
             return
         if self.transport.durable:
@@ -215,7 +215,7 @@ class Listener:
             self._note_away(f"{len(failures)} failures could not be kept as held deliveries", error)
 
     def _await_database(self, work: Callable[[], Any]) -> Any:
-        """The result of ``work``, as soon as the database lets it. Raises Interrupted when asked to stop before that."""
+        """The result of ``work``, once the database lets it. Raises Interrupted when asked to stop before that."""
         attempt = 0
         while not self._stopping.wait(backoff(attempt) if attempt else 0.0):
             attempt += 1

@@ -23,9 +23,10 @@ from .listening import Listener
 from .registry import Receiver
 from .retry import Outcome, default_retry
 from .routing import is_memory, transport_name
-from .runner import Result, one_line
+from .runner import Result
 from .signals import event_settled
 from .transports.client import server_name
+from .wording import counted, one_line, short_id
 
 MOST_A_SECOND = 20
 """Lines for finished runs: faster than anybody reads, slow enough not to slow the listener."""
@@ -55,10 +56,10 @@ class Console:
         self.table(receivers, announced)
         channels = {receiver.channel: transport_name(receiver.channel, announced) for receiver in receivers}
         exact = Counter(name for channel, name in channels.items() if "*" not in channel)
-        parts = [_count(exact.pop("stream", 0), "stream"), _count(exact.total(), "channel")]
-        parts.append(_count(sum("*" in channel for channel in channels), "pattern"))
-        on = ", ".join(part for part in parts if part)
-        self._say(f"Listening on {on} with {_count(len(receivers), 'receiver')}. Ctrl+C to stop.", event="listening")
+        kinds = ((exact.pop("stream", 0), "stream"), (exact.total(), "channel"))
+        patterns = sum("*" in channel for channel in channels)
+        on = ", ".join(counted(number, noun) for number, noun in (*kinds, (patterns, "pattern")) if number)
+        self._say(f"Listening on {on} with {counted(len(receivers), 'receiver')}. Ctrl+C to stop.", event="listening")
 
     def table(self, receivers: Sequence[Receiver], announced: Sequence[Announcement]) -> None:
         """Which receivers listen to what."""
@@ -223,7 +224,7 @@ def _server() -> str:
 
 def _done_line(result: Result) -> str:
     envelope = result.run.document.envelope
-    what = f"{envelope.type or one_line_name(result.run.delivery.channel)} {short_id(envelope.id)}"
+    what = f"{envelope.type or one_line(result.run.delivery.channel, limit=64)} {short_id(envelope.id)}"
     return f"{_now()} done   {what} → {result.run.receiver.name}  {result.seconds * 1e3:.0f} ms"
 
 
@@ -236,20 +237,6 @@ def _facts(result: Result) -> dict[str, Any]:
         "receiver": result.run.receiver.name,
         "ms": round(result.seconds * 1e3, 1),
     }
-
-
-def one_line_name(name: str) -> str:
-    """A channel's name as part of a line: other clients' channels may hold anything."""
-    return one_line(name, limit=64)
-
-
-def short_id(id: str) -> str:
-    """An event id for people: ``01a20575…bf00``."""
-    return id if len(id) <= 13 else f"{id[:8]}…{id[-4:]}"
-
-
-def _count(number: int, noun: str) -> str:
-    return "" if not number else f"{number} {noun}" + ("s" if number > 1 else "")
 
 
 def _now() -> str:

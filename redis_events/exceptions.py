@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -61,6 +62,10 @@ class Refused(TransportError):
     """Raised when the server answers and will not serve us: wrong password, no permission, wrong type."""
 
 
+class Unfinished(RedisEventsError):
+    """Raised when a receiver's last run was begun and did not come to an end: it took its process with it."""
+
+
 class Reject(RedisEventsError):
     """Raised by a receiver to send an event straight to the dead letters: ``raise Reject("why")``."""
 
@@ -68,12 +73,21 @@ class Reject(RedisEventsError):
 class RetryLater(RedisEventsError):
     """Raised by a receiver to be called again: ``raise RetryLater(after=30)``. Counts as a run.
 
-    ``after`` is in seconds; without it the receiver's ``Retry`` says when.
+    ``after`` is in seconds or a timedelta; without it the receiver's ``Retry`` says when. Raises ValueError or
+    TypeError for what is no time to wait, at most a year.
     """
 
-    def __init__(self, reason: str = "", *, after: float | None = None) -> None:
+    def __init__(self, reason: str = "", *, after: float | timedelta | None = None) -> None:
         super().__init__(reason or "asked to be called again")
-        self.after = after
+        self.after = None if after is None else _pause(after)
+
+
+def _pause(after: float | timedelta) -> float:
+    # Refused here, inside the receiver's run: later it would end the listener.
+    seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
+    if not 0 <= seconds <= 366 * 86_400:
+        raise ValueError(f"after={after!r} is no time to wait: 0 seconds to a year.")
+    return seconds
 
 
 class NotHere(RedisEventsError):

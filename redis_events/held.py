@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from types import TracebackType
 
 from django.db import DatabaseError, connections, router
 from django.db.models import Min
@@ -18,12 +16,15 @@ from .conf import conf
 from .events import now
 from .models import HeldDelivery
 from .retry import Outcome, Verdict
+from .wording import own_frames, text_of
 
 MOST_BYTES = 262_144
-"""Bytes of a message that are kept; what is longer is kept cut, with its length and digest in the reason."""
+"""Bytes kept of a message that is no event; what is longer is kept cut, with its length and digest in the reason."""
 MOST_TEXT = 20_000
 
 State = HeldDelivery.State
+JUDGED = ("state", "due", "attempt", "updated_at", "reason", "exception", "traceback", "fingerprint")
+"""The columns an outcome changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +65,11 @@ def _row(failure: Failure) -> HeldDelivery:
         event_id=failure.event_id,
         group=failure.group,
         receiver=failure.receiver,
-        channel=failure.channel[:255],
+        channel=_text(failure.channel)[:255],
         type=failure.type,
         key=failure.key,
         entry_id=failure.entry_id,
-        raw=failure.raw[:MOST_BYTES],
+        raw=failure.raw if failure.receiver else failure.raw[:MOST_BYTES],
         created_at=moment,
     )
     return _judged(row, failure.verdict, failure.error, attempt=failure.attempt, raw=failure.raw)
@@ -83,7 +84,7 @@ def _judged(
     row.due = None if is_dead else moment + timedelta(seconds=verdict.after)
     row.attempt = attempt
     row.updated_at = moment
-    row.reason = reason(error, raw or b"")
+    row.reason = reason(error, b"" if row.receiver else raw or b"")
     row.exception = _text(type(error).__qualname__)[:255]
     row.traceback = _text("".join(traceback.format_exception(error)))[-MOST_TEXT:]
     row.fingerprint = fingerprint(row.receiver, error)
@@ -92,7 +93,7 @@ def _judged(
 
 def reason(error: BaseException, raw: bytes = b"") -> str:
     """What went wrong, in one text that any database stores."""
-    said = _text(str(error))[:MOST_TEXT] or type(error).__qualname__
+    said = _text(text_of(error))[:MOST_TEXT] or type(error).__qualname__
     if len(raw) > MOST_BYTES:
         return f"{said} (kept {MOST_BYTES:,} of {len(raw):,} bytes, sha256 {hashlib.sha256(raw).hexdigest()})"
     return said
@@ -106,19 +107,9 @@ def _text(value: str) -> str:
 def fingerprint(receiver: str, error: BaseException) -> str:
     """What makes two failures the same one: receiver, exception, and the innermost frame of the project's own code."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _is_library(frame.filename)] or frames
+    own = own_frames(frames) or frames
     place = f"{Path(own[-1].filename).name}:{own[-1].name}" if own else ""
     return hashlib.sha256(f"{receiver}\n{type(error).__qualname__}\n{place}".encode()).hexdigest()[:16]
-
-
-def _is_library(filename: str) -> bool:
-    return "site-packages" in filename or filename.startswith((sys.base_prefix, str(Path(__file__).parent)))
-
-
-def where(error_traceback: TracebackType | None) -> str:
-    """``file:line`` of the innermost frame of the project's own code, for a line of log; ``""`` when there is none."""
-    own = [frame for frame in traceback.extract_tb(error_traceback) if not _is_library(frame.filename)]
-    return f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
 
 
 def seen(identities: Iterable[tuple[str, str, str, str, str]]) -> set[tuple[str, str, str, str]]:
@@ -184,7 +175,10 @@ def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, 
     if error is None:
         HeldDelivery.objects.using(using).filter(pk=row.pk).delete()
         return
-    _judged(row, verdict, error, attempt=row.attempt).save(using=using)
+    # Compare and set: whoever outran CLAIM_AFTER may find the row taken by another, replayed, discarded or done.
+    still_ours = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
+    _judged(row, verdict, error, attempt=row.attempt)
+    still_ours.update(**{name: getattr(row, name) for name in JUDGED})
 
 
 def next_due(receivers: Sequence[str], *, using: str) -> datetime | None:

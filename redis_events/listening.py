@@ -31,13 +31,13 @@ from .runner import (
     identity,
     is_stranded,
     log_failure,
-    one_line,
     poisonous,
     postponed,
     quarantine,
 )
 from .signals import event_settled, gap_detected
 from .transports.base import Delivery, Subscription, Transport
+from .wording import one_line
 
 logger = logging.getLogger("redis_events.listen")
 

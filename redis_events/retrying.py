@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from django.db import DatabaseError, close_old_connections, connections
 
 from . import held
-from .codec import decode
+from .codec import Document, decode, plain
 from .conf import conf
 from .events import now
+from .exceptions import DecodeError, Unfinished
 from .models import HeldDelivery
 from .registry import Receiver
+from .retry import DEAD, default_retry
 from .runner import AsyncRunner, Result, Run, call, log_failure
 from .signals import event_settled
 from .transports.base import Delivery
@@ -29,7 +31,7 @@ class Retrier:
         self._aliases = {receiver.using or held.default_alias() for receiver in receivers}
         self._async = AsyncRunner()
         self._stopping = threading.Event()
-        self._is_away = False
+        self._away: set[str] = set()
         self._running: tuple[int, int, str] | None = None
 
     def keep(self) -> None:
@@ -54,23 +56,24 @@ class Retrier:
     def run_due(self) -> int:
         """Run everything that is due now; how many runs that were."""
         close_old_connections()
-        try:
-            count = sum(self._run_due(alias) for alias in self._aliases)
-            self._is_away = False
-        except DatabaseError as error:
-            count = 0
-            self._log_away(error)
-        return count
+        return sum(self._run_due(alias) for alias in self._aliases)
 
     def _run_due(self, alias: str) -> int:
-        rows = held.due_rows(tuple(self._receivers), using=alias, limit=conf.BATCH)
-        return sum(self._run_row(row, alias) for row in rows if not self._stopping.is_set())
+        """One database's part; it being away keeps nobody from the others'."""
+        count = 0
+        try:
+            for row in held.due_rows(tuple(self._receivers), using=alias, limit=conf.BATCH):
+                count += not self._stopping.is_set() and self._run_row(row, alias)
+            self._away.discard(alias)
+        except DatabaseError as error:
+            self._log_away(alias, error)
+        return count
 
     def _run_row(self, row: HeldDelivery, alias: str) -> bool:
         if not held.claim(row, using=alias):
             return False
         self._running = row.pk, row.attempt, alias
-        result = self._call(row)
+        result = self._result(row)
         self._running = None
         held.finish(row, result.verdict, result.error, using=alias)
         if result.error:
@@ -78,27 +81,47 @@ class Retrier:
         event_settled.send_robust(Retrier, results=[result])
         return True
 
-    def _call(self, row: HeldDelivery) -> Result:
-        run = Run(
+    def _result(self, row: HeldDelivery) -> Result:
+        try:
+            self._refuse_another(row)
+            document = decode(bytes(row.raw), channel=row.channel, id=row.event_id)
+        except (Unfinished, DecodeError) as error:  # it was an event once: MAX_EVENT_BYTES may be smaller now
+            document = plain(bytes(row.raw), channel=row.channel, id=row.event_id)
+            return Result(self._run_of(row, document), DEAD, error, 0.0)
+        return self._call(self._run_of(row, document), durable=bool(row.entry_id))
+
+    def _refuse_another(self, row: HeldDelivery) -> None:
+        """Raise Unfinished when every run was begun: the claim counted them, the last one never said what it became."""
+        allowed = (self._receivers[row.receiver].retry or default_retry()).attempts
+        if row.attempt > allowed:
+            row.attempt -= 1
+            raise Unfinished(f"begun {row.attempt} times of {allowed}; the last run did not come to an end")
+
+    def _run_of(self, row: HeldDelivery, document: Document) -> Run:
+        return Run(
             receiver=self._receivers[row.receiver],
-            document=decode(bytes(row.raw), channel=row.channel, id=row.event_id),
+            document=document,
             delivery=Delivery(channel=row.channel, body=bytes(row.raw), group=row.group, id=row.entry_id),
             attempt=row.attempt,
         )
-        durable = bool(row.entry_id)
+
+    def _call(self, run: Run, *, durable: bool) -> Result:
         return self._async.call_all([run], durable=durable)[0] if run.receiver.is_async else call(run, durable=durable)
 
     def _pause(self) -> float:
         """Seconds until the earliest delivery is due, at most POLL."""
-        try:
-            earliest = [held.next_due(tuple(self._receivers), using=alias) for alias in self._aliases]
-        except DatabaseError as error:
-            self._log_away(error)
-            return conf.POLL
-        seconds = [(each - now()).total_seconds() for each in earliest if each]
-        return max(0.0, min([conf.POLL, *seconds]))
+        seconds = [conf.POLL, *(each for alias in self._aliases if (each := self._seconds_to_next(alias)) is not None)]
+        return max(0.0, min(seconds))
 
-    def _log_away(self, error: DatabaseError) -> None:
-        if not self._is_away:
-            logger.error("held deliveries cannot be read (is `migrate` done?): %s", error)
-        self._is_away = True
+    def _seconds_to_next(self, alias: str) -> float | None:
+        try:
+            earliest = held.next_due(tuple(self._receivers), using=alias)
+        except DatabaseError as error:
+            self._log_away(alias, error)
+            return None
+        return (earliest - now()).total_seconds() if earliest else None
+
+    def _log_away(self, alias: str, error: DatabaseError) -> None:
+        if alias not in self._away:
+            logger.error("held deliveries in %r cannot be read (is `migrate` done?): %s", alias, error)
+        self._away.add(alias)

@@ -21,6 +21,7 @@ from .exceptions import DecodeError, NotHere, ProcessDied
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
 from .transports.base import Delivery
+from .wording import counted, one_line, where
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -59,7 +60,7 @@ def call(run: Run, *, durable: bool) -> Result:
         event = run.document.read(run.receiver.data_type, run.attempt)
         token = current_event.set(event)
         run.receiver.function(event)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
         return _judged(run, error, began, durable)
     finally:
         if token:
@@ -74,12 +75,12 @@ async def acall(run: Run, *, durable: bool) -> Result:
         event = run.document.read(run.receiver.data_type, run.attempt)
         current_event.set(event)  # its task has a context of its own
         await run.receiver.function(event)
-    except Exception as error:
+    except (Exception, SystemExit, asyncio.CancelledError) as error:  # nobody cancels a run but its own code
         return _judged(run, error, began, durable)
     return Result(run, DONE, None, time.perf_counter() - began)
 
 
-def _judged(run: Run, error: Exception, began: float, durable: bool) -> Result:
+def _judged(run: Run, error: BaseException, began: float, durable: bool) -> Result:
     verdict = judge(error, attempt=run.attempt, retry=run.receiver.retry, durable=durable)
     return Result(run, verdict, error, time.perf_counter() - began)
 
@@ -101,13 +102,18 @@ class AsyncRunner:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="redis_events-async", daemon=True).start()
+            threading.Thread(target=_serve, args=(self._loop,), name="redis_events-async", daemon=True).start()
         return self._loop
 
     def close(self) -> None:
         """Stop the loop, if one was started."""
         if self._loop:
             self._loop.call_soon_threadsafe(self._loop.stop)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
 
 
 async def _side_by_side(batches: Iterable[Sequence[Run]], durable: bool) -> list[list[Result]]:
@@ -191,7 +197,7 @@ def log_failure(result: Result) -> None:
     assert error
     about = one_line(f"{envelope.type or run.delivery.channel} {envelope.id} → {run.receiver.name}", limit=600)
     why = f"{type(error).__name__}: {one_line(error)}"
-    place = held.where(error.__traceback__)
+    place = where(error.__traceback__)
     why = f"{why} ({place})" if place else why
     policy = run.receiver.retry or default_retry()
     facts: dict[str, Any] = {"outcome": str(result.verdict.outcome), "type": envelope.type, "id": envelope.id}
@@ -202,15 +208,4 @@ def log_failure(result: Result) -> None:
             "retry  %s  %s/%s in %.1f s  %s", about, run.attempt, policy.attempts, after, why, extra={"facts": facts}
         )
         return
-    logger.error("dead   %s  after %s  %s", about, runs_text(run.attempt), why, extra={"facts": facts})
-
-
-def runs_text(count: int) -> str:
-    """``1 run``, ``2 runs``."""
-    return "1 run" if count == 1 else f"{count} runs"
-
-
-def one_line(said: object, limit: int = 200) -> str:
-    """An exception's text, or a name from the wire, as part of a log line: one line, printable, not endless."""
-    line = " ".join(str(said).split())[:limit]
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in line)
+    logger.error("dead   %s  after %s  %s", about, counted(run.attempt, "run"), why, extra={"facts": facts})

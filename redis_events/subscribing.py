@@ -15,8 +15,8 @@ from .conf import conf
 from .events import Event
 from .exceptions import DecodeError
 from .routing import create, transport_name
-from .runner import one_line
 from .transports.base import Subscription
+from .wording import one_line
 
 logger = logging.getLogger("redis_events.listen")
 

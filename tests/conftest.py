@@ -6,7 +6,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -124,32 +124,73 @@ def declared() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def postgres_entry(postgres: Postgres, django_db_blocker: Any) -> Any:
     """An entry for DATABASES: a PostgreSQL database with all tables."""
-    from django.core.management import call_command
-    from django.db import connections
-
-    entry = connections.configure_settings({"default": {}, "postgres": postgres.create("tests")})["postgres"]
-    with django_db_blocker.unblock(), _alias(entry):
-        call_command("migrate", database="postgres", run_syncdb=True, verbosity=0)
-    return entry
+    return _with_tables(postgres.create("tests"), django_db_blocker)
 
 
 @pytest.fixture
 def postgres_alias(postgres_entry: Any, django_db_blocker: Any) -> Iterator[str]:
     """The alias `postgres` for this test, its tables empty afterwards; transactions on it are real."""
-    from django.core.management import call_command
-
-    with django_db_blocker.unblock(), _alias(postgres_entry):
+    with django_db_blocker.unblock(), _alias("postgres", postgres_entry):
         yield "postgres"
-        call_command("flush", database="postgres", interactive=False, verbosity=0)
+        _empty("postgres")
+
+
+@pytest.fixture(scope="session")
+def sqlite_entries(tmp_path_factory: pytest.TempPathFactory, django_db_blocker: Any) -> dict[str, Any]:
+    """Entries for DATABASES: two SQLite files with all tables."""
+    folder = tmp_path_factory.mktemp("real")
+    files = {alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": folder / alias} for alias in ("default", "other")}
+    return {alias: _with_tables(entry, django_db_blocker) for alias, entry in files.items()}
+
+
+@pytest.fixture
+def real_transactions(sqlite_entries: dict[str, Any], django_db_blocker: Any) -> Iterator[None]:
+    """SQLite as it is outside of tests under `default` and `other`, its tables empty afterwards.
+
+    What `django_db(transaction=True)` does, in a hundredth of the time: its flush makes all permissions anew.
+    """
+    with django_db_blocker.unblock(), ExitStack() as stack:
+        for alias, entry in sqlite_entries.items():
+            stack.enter_context(_alias(alias, entry))
+        yield
+        for alias in sqlite_entries:
+            _empty(alias)
+
+
+def _with_tables(entry: dict[str, Any], blocker: Any) -> Any:
+    from django.core.management import call_command
+    from django.db import connections
+
+    whole = connections.configure_settings({"default": {}, "new": entry})["new"]
+    with blocker.unblock(), _alias("new", whole):
+        call_command("migrate", database="new", run_syncdb=True, verbosity=0)
+    return whole
+
+
+def _empty(alias: str) -> None:
+    """Empty the tables of the two apps that tests write to; a flush would also make all permissions anew."""
+    from django.apps import apps
+    from django.core.management.color import no_style
+    from django.db import connections
+
+    models = [each for label in ("redis_events", "testapp") for each in apps.get_app_config(label).get_models(True)]
+    tables = list(dict.fromkeys(each._meta.db_table for each in models if each._meta.managed))
+    operations = connections[alias].ops
+    operations.execute_sql_flush(operations.sql_flush(no_style(), tables, allow_cascade=True))
 
 
 @contextmanager
-def _alias(entry: Any) -> Iterator[None]:
+def _alias(alias: str, entry: Any) -> Iterator[None]:
+    """Let an alias mean another database."""
     from django.db import connections
 
-    connections.settings["postgres"] = entry
+    kept = (connections.settings[alias], connections[alias]) if alias in connections.settings else None
+    connections.settings[alias] = entry
+    connections[alias] = connections.create_connection(alias)
     try:
         yield
     finally:
-        connections["postgres"].close()
-        del connections["postgres"], connections.settings["postgres"]
+        connections[alias].close()
+        del connections[alias], connections.settings[alias]
+        if kept:
+            connections.settings[alias], connections[alias] = kept

@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).parent.parent / "redis_events"
 # From the ground up. A room imports what stands below it; on the first three floors also its neighbours.
 FLOORS = (
     ("exceptions", "conf"),
-    ("events", "codec", "retry", "signals", "transports.base"),
+    ("events", "codec", "retry", "signals", "wording", "transports.base"),
     (
         "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",

@@ -41,10 +41,11 @@ def sends() -> Iterator[list[list[str]]]:
         yield transport.sends
 
 
-@pytest.fixture(params=[pytest.param("default", marks=pytest.mark.django_db(transaction=True)), "postgres"])
+@pytest.fixture(params=["default", "postgres"])
 def alias(request: pytest.FixtureRequest) -> str:
     """A database with real transactions: SQLite, then PostgreSQL."""
-    return request.param if request.param == "default" else request.getfixturevalue("postgres_alias")
+    request.getfixturevalue("real_transactions" if request.param == "default" else "postgres_alias")
+    return request.param
 
 
 @pytest.fixture
@@ -273,7 +274,7 @@ def test_autocommit_switched_off_is_refused_with_what_to_do(alias: str, say: Any
     assert sends == [["2"]]
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_publishing_outside_a_transaction_opens_no_connection(sends: Any) -> None:
     connections["default"].close()
     publish("c", "1")
@@ -284,7 +285,7 @@ def test_publishing_outside_a_transaction_opens_no_connection(sends: Any) -> Non
 # ------------------------------------------------------------------ several databases
 
 
-@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("real_transactions")
 def test_each_database_commits_its_own_events(sends: Any) -> None:
     with atomic(using="other"):
         publish("c", "o1", using="other")
@@ -295,7 +296,7 @@ def test_each_database_commits_its_own_events(sends: Any) -> None:
     assert sends == [["d1"], ["o1", "o2"]]
 
 
-@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("real_transactions")
 def test_without_using_the_one_open_transaction_counts(sends: Any) -> None:
     with suppress(Oops), atomic(using="other"):
         publish("c", "lost with it")

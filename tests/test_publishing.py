@@ -162,7 +162,7 @@ def test_an_instance_of_an_undeclared_subclass_is_refused(refunded: Any) -> None
         publish(Other(order_id=1, amount=Decimal(1)))
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_strict_cannot_be_kept_inside_a_transaction(captured_events: CapturedEvents) -> None:
     with transaction.atomic(), pytest.raises(PublishError, match="leaves after its commit"):
         publish("c", 1, strict=True)
@@ -223,7 +223,7 @@ def test_the_seventeenth_event_of_a_chain_is_refused(captured_events: CapturedEv
 # ------------------------------------------------------------------ model changes
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_life_of_a_row_is_three_events(order_publisher: Any, captured_events: CapturedEvents) -> None:
     order = Order.objects.create(total="9.9")
     pk = order.pk
@@ -237,7 +237,7 @@ def test_a_life_of_a_row_is_three_events(order_publisher: Any, captured_events: 
     assert deleted.data == updated.data == {**created.data, "status": "paid"}
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_rolled_back_save_is_no_event(order_publisher: Any, captured_events: CapturedEvents) -> None:
     with suppress(ZeroDivisionError), transaction.atomic():
         Order.objects.create()
@@ -245,7 +245,7 @@ def test_a_rolled_back_save_is_no_event(order_publisher: Any, captured_events: C
     captured_events.assert_nothing_published()
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_each_row_of_a_queryset_delete_and_of_a_cascade_is_an_event(
     order_publisher: Any, captured_events: CapturedEvents
 ) -> None:
@@ -258,7 +258,7 @@ def test_each_row_of_a_queryset_delete_and_of_a_cascade_is_an_event(
     assert told(captured_events)[-1] == ("deleted", str(other.pk))
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_delete_that_fails_is_no_event_and_the_next_one_is_one(
     order_publisher: Any, captured_events: CapturedEvents
 ) -> None:
@@ -278,7 +278,7 @@ def test_a_delete_that_fails_is_no_event_and_the_next_one_is_one(
     assert told(captured_events)[1:] == [("deleted", str(pk))]
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_only_the_wanted_types_are_published_and_connected(captured_events: CapturedEvents) -> None:
     @publishes(Order)
     class Deletions(ModelPublisher):
@@ -300,7 +300,7 @@ def test_a_model_nobody_publishes_keeps_its_fast_deletes(order_publisher: Any) -
         assert not signal.has_listeners(Customer)
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_several_publishers_of_one_model_all_publish(order_publisher: Any, captured_events: CapturedEvents) -> None:
     @publishes(Order)
     class Audit(ModelPublisher):
@@ -318,7 +318,7 @@ def test_several_publishers_of_one_model_all_publish(order_publisher: Any, captu
     assert "placed_at" in captured_events.events[1].data
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_publisher_may_say_the_data_itself(captured_events: CapturedEvents) -> None:
     @publishes(Order)
     class Own(ModelPublisher):
@@ -331,7 +331,7 @@ def test_a_publisher_may_say_the_data_itself(captured_events: CapturedEvents) ->
     assert captured_events.events[0].data == {"number": order.pk * 2}
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_mistake_in_a_publisher_is_logged_and_the_save_stands(
     captured_events: CapturedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -354,7 +354,7 @@ def test_a_mistake_in_a_publisher_is_logged_and_the_save_stands(
     assert told(captured_events) == [("created", str(order.pk))]
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_save_with_autocommit_off_stands_and_says_that_nothing_was_published(
     order_publisher: Any, captured_events: CapturedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -369,7 +369,7 @@ def test_a_save_with_autocommit_off_stands_and_says_that_nothing_was_published(
     captured_events.assert_nothing_published()
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_fixtures_publish_nothing(order_publisher: Any, captured_events: CapturedEvents, tmp_path: Path) -> None:
     fixture = tmp_path / "orders.json"
     fields = {"status": "new", "placed_at": "2026-01-02T03:04:05Z"}
@@ -382,7 +382,7 @@ def test_fixtures_publish_nothing(order_publisher: Any, captured_events: Capture
 # ------------------------------------------------------------------ proxies and inheritance
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_proxy_is_published_as_what_it_stands_for(order_publisher: Any, captured_events: CapturedEvents) -> None:
     urgent = UrgentOrder.objects.create()
     pk = urgent.pk
@@ -392,7 +392,7 @@ def test_a_proxy_is_published_as_what_it_stands_for(order_publisher: Any, captur
     assert {each.type.rpartition(".")[0] for each in captured_events} == {"shop.order"}
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_publishing_a_proxy_leaves_its_model_alone(captured_events: CapturedEvents) -> None:
     @publishes(UrgentOrder)
     class Urgent(ModelPublisher):
@@ -405,7 +405,7 @@ def test_publishing_a_proxy_leaves_its_model_alone(captured_events: CapturedEven
     assert captured_events.events[0].type == "testapp.urgentorder.created"
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_model_of_two_tables_is_one_event_with_the_fields_of_both(captured_events: CapturedEvents) -> None:
     @publishes(GiftOrder)
     class Gifts(ModelPublisher):
@@ -422,7 +422,7 @@ def test_a_model_of_two_tables_is_one_event_with_the_fields_of_both(captured_eve
     assert captured_events.events[2].data == captured_events.events[1].data
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_save_that_overrides_save_is_published_as_it_was_stored(captured_events: CapturedEvents) -> None:
     @publishes(Parcel)
     class Parcels(ModelPublisher):
@@ -438,7 +438,7 @@ def test_a_save_that_overrides_save_is_published_as_it_was_stored(captured_event
 # ------------------------------------------------------------------ keys
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_key_given_in_another_form_is_the_key_that_is_stored(captured_events: CapturedEvents) -> None:
     @publishes(Customer)
     class Customers(ModelPublisher):
@@ -452,7 +452,7 @@ def test_a_key_given_in_another_form_is_the_key_that_is_stored(captured_events: 
     assert {each.key for each in captured_events} == {str(number)}
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_an_expression_is_never_a_key(captured_events: CapturedEvents) -> None:
     @publishes(Order)
     class Orders(ModelPublisher):
@@ -467,7 +467,7 @@ def test_an_expression_is_never_a_key(captured_events: CapturedEvents) -> None:
     assert captured_events.events[1].data == {"quantity": 5}
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_a_key_may_be_a_property_of_the_model(captured_events: CapturedEvents, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Order, "number", property(lambda self: f"N-{self.pk}"), raising=False)
 
@@ -484,7 +484,7 @@ def test_a_key_may_be_a_property_of_the_model(captured_events: CapturedEvents, m
 # ------------------------------------------------------------------ bulk
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_bulk_work_is_published_on_request_in_one_batch(order_publisher: Any, captured_events: CapturedEvents) -> None:
     with transaction.atomic():
         rows = Order.objects.bulk_create(Order(quantity=number) for number in range(3))
@@ -503,7 +503,7 @@ def test_a_verb_it_does_not_publish_is_refused(order_publisher: Any) -> None:
         order_publisher.publish("craeted", [])
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_bulk_publishing_refuses_whole_batches(order_publisher: Any, captured_events: CapturedEvents) -> None:
     class Bad(order_publisher):
         def data(self, instance: Any) -> Any:
@@ -524,7 +524,7 @@ class ReadsElsewhere:
         return "default"
 
 
-@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("real_transactions")
 def test_rows_read_from_a_replica_are_published_after_the_commit_of_the_primary(
     order_publisher: Any, captured_events: CapturedEvents, settings: Any
 ) -> None:
@@ -537,7 +537,7 @@ def test_rows_read_from_a_replica_are_published_after_the_commit_of_the_primary(
     captured_events.assert_nothing_published()
 
 
-@pytest.mark.django_db(transaction=True, databases=["default", "other"])
+@pytest.mark.usefixtures("real_transactions")
 def test_a_save_in_another_database_waits_for_that_databases_commit(
     order_publisher: Any, captured_events: CapturedEvents
 ) -> None:
@@ -552,7 +552,7 @@ def test_a_save_in_another_database_waits_for_that_databases_commit(
 # ------------------------------------------------------------------ silence
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_muted_is_silent_about_everything_or_about_some_models(
     order_publisher: Any, captured_events: CapturedEvents
 ) -> None:
@@ -628,7 +628,7 @@ def test_a_bad_setting_does_not_hide_behind_a_publisher(settings: Any) -> None:
     declare()  # check E001 tells; an import error would come first
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_declaring_again_replaces(captured_events: CapturedEvents) -> None:
     for _ in range(2):
         declare()
@@ -639,7 +639,7 @@ def test_declaring_again_replaces(captured_events: CapturedEvents) -> None:
 # ------------------------------------------------------------------ queries
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("real_transactions")
 def test_publishing_costs_no_query_not_even_for_deferred_fields(
     order_publisher: Any, captured_events: CapturedEvents
 ) -> None:

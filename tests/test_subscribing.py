@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ import redis
 
 from redis_events import publish, subscribe
 from redis_events.exceptions import Refused, Unreachable
-from tests.processes import open_descriptors
+from tests.processes import ROOT, open_descriptors
 from tests.servers import Server, free_port, wait_for
 
 pytestmark = pytest.mark.usefixtures("events_settings")
@@ -113,6 +115,26 @@ def test_a_lost_connection_is_raised_from_the_loop(settings: Any) -> None:
             own.kill()
             with pytest.raises(Unreachable):
                 list(events)
+
+
+SCRIPT = """
+import sys
+from django.conf import settings
+
+settings.configure(REDIS_EVENTS={"LOCATION": sys.argv[1], "PREFIX": sys.argv[2]})
+
+from redis_events import publish, subscribe
+
+with subscribe("channel", timeout=5) as events:
+    publish("channel", "Hello, World!!!")
+    print(next(iter(events)).data)
+"""
+
+
+def test_a_bare_script_watches_and_publishes_without_installed_apps(redis_location: str, prefix: str) -> None:
+    command = [sys.executable, "-W", "error", "-c", SCRIPT, redis_location, prefix]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    assert (done.stdout, done.stderr) == ("Hello, World!!!\n", "")
 
 
 def test_it_needs_a_channel() -> None:

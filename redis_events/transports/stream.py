@@ -17,10 +17,11 @@ from ..exceptions import TransportError, Unreachable
 from ..retry import backoff
 from .base import Delivery, Outgoing, Subscription, Transport
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .claims import Claims, report_trimmed
 from .keeper import Keeper, Pair
 from .outlet import Outlet
 from .roads import Road, acknowledgement, delivery, is_error
-from .scripts import BURY, CLAIM
+from .scripts import BURY
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -30,16 +31,6 @@ GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
 """What a read answers when its stream or group went away: told apart, and mended, by looking again."""
 MOST_PENDING = 1_000
 """Own pending entries looked at in one command."""
-
-
-class Abandoned(msgspec.Struct, frozen=True):
-    """A pending entry whose consumer seems to be gone. ``idle`` is in milliseconds."""
-
-    channel: str
-    group: str
-    owner: bytes
-    entry_id: bytes
-    idle: int
 
 
 class Aside(msgspec.Struct, frozen=True):
@@ -72,12 +63,9 @@ class StreamTransport(Transport):
         self._ready: deque[Road] = deque()
         self._settled: dict[Pair, set[str]] = {}
         self._again: deque[Delivery] = deque()
-        self._abandoned: deque[Abandoned] = deque()
-        self._claimed: set[tuple[str, str, str]] = set()
-        self._was_claim = False
+        self._claims = Claims(self.consumer)
         self._aside: dict[Pair, Aside] = {}
         self._met: set[Pair] = set()
-        self._has_more = False
         self._next_look = 0.0
 
     # -------------------------------------------------------------- sending
@@ -100,7 +88,7 @@ class StreamTransport(Transport):
         deadline = time.monotonic() + timeout
         while True:
             self._look_around()
-            found = self._take_again(limit) or self._take_abandoned()
+            found = self._take_again(limit) or self._take_claimed()
             if found:
                 return found
             self._ask(limit)
@@ -116,7 +104,7 @@ class StreamTransport(Transport):
             pair = each.channel, each.group
             self._settled.setdefault(pair, set()).add(each.id)
             road = by_pair.get(pair)
-            if road and road.asked_at is None and (*pair, each.id) not in self._claimed:
+            if road and road.asked_at is None and each.id not in self._claims.in_hand(pair):
                 road.settled.setdefault(each.channel, []).append(each.id)
             else:
                 late.setdefault(pair, []).append(each.id)
@@ -136,10 +124,17 @@ class StreamTransport(Transport):
 
     def _forget(self, pair: Pair, ids: Sequence[str]) -> None:
         self._settled.get(pair, set()).difference_update(ids)
-        self._claimed -= {(*pair, id) for id in ids}
+        self._claims.in_hand(pair).difference_update(ids)
 
     def _take_again(self, limit: int) -> list[Delivery]:
         return [self._again.popleft() for _ in range(min(limit, len(self._again)))]
+
+    def _take_claimed(self) -> list[Delivery]:
+        assert self._care
+        claimed = self._claims.take(self._care)
+        if self._claims.has_more:
+            self._next_look = 0.0
+        return claimed
 
     def _ask(self, limit: int) -> None:
         for road in self._roads:
@@ -150,7 +145,7 @@ class StreamTransport(Transport):
         """The next road's deliveries, and whether somebody called ``wake``. Each road that is ready has its turn."""
         is_woken = False
         if not self._ready:
-            is_woken = self._await_roads(0.0 if self._abandoned else until - time.monotonic())
+            is_woken = self._await_roads(0.0 if self._claims else until - time.monotonic())
         while self._ready:
             found = self._collect(self._ready.popleft())
             if found:
@@ -200,8 +195,8 @@ class StreamTransport(Transport):
         known = {(channel, road.group) for road in self._roads for channel in road.channels}
         new = [pair for pair in self._wanted(announcements.read(self._care)) if pair not in known]
         self._open_roads([pair for pair in new if self._is_open(pair)])
-        if not self._abandoned:
-            self._find_abandoned()
+        if not self._claims:
+            self._claims.look(self._care, [(channel, road.group) for road in self._roads for channel in road.channels])
 
     def _wanted(self, announced: list[Announcement]) -> list[Pair]:
         """The stream channels behind the subscriptions: those named, and for patterns those that are announced."""
@@ -274,11 +269,8 @@ class StreamTransport(Transport):
             if found and not is_error(found):
                 self._again.append(delivery(channel, group, id, found[0][1], is_repeated=True))
             else:
-                self._lost_by_trim(pair, [id])
-
-    def _lost_by_trim(self, pair: Pair, ids: Sequence[bytes]) -> None:
-        logger.error("%s: %s pending entries of %s were trimmed by somebody else; settled", pair[0], len(ids), pair[1])
-        self._settle_late({pair: [id.decode() for id in ids]})
+                report_trimmed(pair, id)
+                self._settle_late({pair: [id.decode()]})
 
     def _open_roads(self, pairs: Sequence[Pair]) -> None:
         assert self._waiter
@@ -298,69 +290,6 @@ class StreamTransport(Transport):
         self._roads.remove(road)
         for channel, ids in road.settled.items():
             self._settle_late({(channel, road.group): ids})
-
-    # -------------------------------------------------------------- work of listeners that are gone
-
-    def _find_abandoned(self) -> None:
-        """List what is pending under the names of dead consumers, and what has been idle for CLAIM_AFTER."""
-        assert self._care
-        pairs = [(channel, road.group) for road in self._roads for channel in road.channels]
-        if not pairs:
-            return
-        answers = self._care.call([("XINFO", "CONSUMERS", conf.redis_name(channel), group) for channel, group in pairs])
-        others = {
-            (pair, facts[b"name"], facts[b"pending"])
-            for pair, answer in zip(pairs, answers, strict=True)
-            if not is_error(answer)
-            for facts in (dict(zip(each[::2], each[1::2], strict=True)) for each in answer)
-            if facts[b"name"].decode() != self.consumer
-        }
-        alive = heartbeat.alive(self._care, sorted({name.decode() for _, name, _ in others}))
-        for pair, name, pending in sorted(others):
-            self._look_at(pair, name, pending, is_alive=name.decode() in alive)
-
-    def _look_at(self, pair: Pair, name: bytes, pending: int, *, is_alive: bool) -> None:
-        assert self._care
-        channel, group = pair
-        key = conf.redis_name(channel)
-        if not pending:
-            if not is_alive:
-                self._care.call([("EVAL", BURY, 1, key, group, name)])
-            return
-        idle = int(conf.CLAIM_AFTER * 1000) if is_alive else 0
-        listed = self._care.call([("XPENDING", key, group, "IDLE", idle, "-", "+", conf.BATCH, name)])[0]
-        if not is_error(listed):
-            self._has_more |= len(listed) == conf.BATCH
-            self._abandoned.extend(Abandoned(channel, group, name, entry[0], idle) for entry in listed)
-
-    def _take_abandoned(self) -> list[Delivery]:
-        """At most one, and not twice in a row: new events get their turn."""
-        if self._was_claim:
-            self._was_claim = False
-            return []
-        while self._abandoned:
-            taken = self._claim(self._abandoned.popleft())
-            if taken:
-                self._was_claim = True
-                return [taken]
-        if self._has_more:
-            self._has_more, self._next_look = False, 0.0
-        return []
-
-    def _claim(self, entry: Abandoned) -> Delivery | None:
-        assert self._care
-        pair, key = (entry.channel, entry.group), conf.redis_name(entry.channel)
-        arguments = (entry.group, self.consumer, entry.owner, entry.entry_id, entry.idle)
-        answer = self._care.call([("EVAL", CLAIM, 1, key, *arguments)])[0]
-        if is_error(answer) or not answer:
-            return None
-        if not answer[1:] or not answer[1]:
-            self._lost_by_trim(pair, [entry.entry_id])
-            return None
-        # The first delivery came with a batch and says nothing; each claim since then was one start.
-        found = delivery(*pair, entry.entry_id, answer[1], starts=answer[0] - 1, is_repeated=True)
-        self._claimed.add((*pair, found.id))
-        return found
 
     # -------------------------------------------------------------- the rest
 
@@ -410,7 +339,8 @@ class StreamTransport(Transport):
         if self._care:
             self._care.close()
         self._care = None
-        self._roads, self._ready, self._again, self._abandoned = [], deque(), deque(), deque()
+        self._roads, self._ready, self._again = [], deque(), deque()
+        self._claims.forget()
 
     def describe(self) -> str:
         return server_name(self.location)

@@ -16,8 +16,8 @@ from ..conf import conf, glob
 from ..exceptions import TransportError, Unreachable
 from ..retry import backoff
 from .base import Delivery, Outgoing, Subscription, Transport
-from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
 from .claims import Claims, report_trimmed
+from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
 from .keeper import Keeper, Pair
 from .outlet import Outlet
 from .roads import Road, acknowledgement, delivery, is_error
@@ -132,7 +132,7 @@ class StreamTransport(Transport):
     def _take_claimed(self) -> list[Delivery]:
         assert self._care
         claimed = self._claims.take(self._care)
-        if self._claims.has_more:
+        if self._claims.has_more and not self._claims:
             self._next_look = 0.0
         return claimed
 

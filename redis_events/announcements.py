@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -74,6 +74,18 @@ def announced_transport(channel: str, announced: Iterable[Announcement]) -> str 
     return best.transport if best else None
 
 
+def is_stream(channel: str, announced: Iterable[Announcement]) -> bool:
+    """Whether a channel is a stream, by its own entry of CHANNELS, else by what others announced."""
+    own = conf.channel(channel)
+    return (own.TRANSPORT if own else announced_transport(channel, announced)) == STREAM
+
+
+def stream_channels(pattern: str, announced: Sequence[Announcement]) -> list[str]:
+    """The stream channels behind a name or pattern, sorted: for a pattern those that somebody named."""
+    named = {each.channel for each in announced} | conf.CHANNELS.keys() if "*" in pattern else {pattern}
+    return sorted(name for name in named if "*" not in name and glob(pattern, name) and is_stream(name, announced))
+
+
 def contradictions(announced: Iterable[Announcement]) -> list[tuple[str, Announcement]]:
     """Own entries of CHANNELS another service contradicts: the entry's name and the other's announcement."""
     found = []
@@ -98,7 +110,7 @@ class Lookup:
             return known
         self._next = time.monotonic() + 1.0  # whoever else comes while we ask does not wait
         try:
-            self._known[channel] = announced_transport(channel, _read_once()) or "pubsub"
+            self._known[channel] = announced_transport(channel, fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)) or "pubsub"
         except TransportError:
             return None
         self._next = 0.0
@@ -110,8 +122,9 @@ class Lookup:
         self._next = 0.0
 
 
-def _read_once() -> list[Announcement]:
-    wire = Wire(conf.LOCATION, timeout=0.9 * conf.PUBLISH_TIMEOUT)
+def fetch(*, timeout: float) -> list[Announcement]:
+    """Everything announced, over a connection of its own. ``timeout`` is in seconds. Raises TransportError."""
+    wire = Wire(conf.LOCATION, timeout=timeout)
     try:
         return read(wire)
     finally:

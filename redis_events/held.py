@@ -15,6 +15,7 @@ from django.db.models import Min
 from .conf import conf
 from .events import now
 from .models import HeldDelivery
+from .registry import Receiver
 from .retry import Outcome, Verdict
 from .wording import own_frames, text_of
 
@@ -191,6 +192,11 @@ def next_due(receivers: Sequence[str], *, using: str) -> datetime | None:
 def default_alias() -> str:
     """The database where held deliveries stand when a receiver names none."""
     return router.db_for_write(HeldDelivery)
+
+
+def aliases(receivers: Iterable[Receiver]) -> set[str]:
+    """The databases in which these receivers' held deliveries stand."""
+    return {receiver.using or default_alias() for receiver in receivers}
 
 
 def has_table(*, using: str) -> bool:

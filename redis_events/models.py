@@ -28,6 +28,9 @@ class HeldDelivery(models.Model):
     entry_id = models.CharField(_("entry id"), max_length=64, help_text=_("Empty for pub/sub."))
     state = models.CharField(_("state"), max_length=8, choices=State.choices)
     attempt = models.PositiveIntegerField(_("attempt"), help_text=_("Runs begun so far."))
+    replayed = models.BooleanField(
+        _("replayed"), default=False, help_text=_("Whether somebody asked for its next run.")
+    )
     due = models.DateTimeField(_("due"), null=True, help_text=_("When it is run again; empty for dead letters."))
     raw = models.BinaryField(_("raw bytes"))
     reason = models.TextField(_("reason"))

@@ -28,7 +28,7 @@ class Retrier:
 
     def __init__(self, receivers: Sequence[Receiver]) -> None:
         self._receivers = {receiver.name: receiver for receiver in receivers}
-        self._aliases = {receiver.using or held.default_alias() for receiver in receivers}
+        self._aliases = held.aliases(receivers)
         self._async = AsyncRunner()
         self._stopping = threading.Event()
         self._away: set[str] = set()
@@ -103,6 +103,7 @@ class Retrier:
             document=document,
             delivery=Delivery(channel=row.channel, body=bytes(row.raw), group=row.group, id=row.entry_id),
             attempt=row.attempt,
+            replayed=row.replayed,
         )
 
     def _call(self, run: Run, *, durable: bool) -> Result:

@@ -33,6 +33,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     document: Document
     delivery: Delivery
     attempt: int = 1
+    replayed: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
@@ -57,7 +58,7 @@ def call(run: Run, *, durable: bool) -> Result:
     began = time.perf_counter()
     token = None
     try:
-        event = run.document.read(run.receiver.data_type, run.attempt)
+        event = run.document.read(run.receiver.data_type, run.attempt, run.replayed)
         token = current_event.set(event)
         run.receiver.function(event)
     except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
@@ -72,7 +73,7 @@ async def acall(run: Run, *, durable: bool) -> Result:
     """``call`` for an async receiver."""
     began = time.perf_counter()
     try:
-        event = run.document.read(run.receiver.data_type, run.attempt)
+        event = run.document.read(run.receiver.data_type, run.attempt, run.replayed)
         current_event.set(event)  # its task has a context of its own
         await run.receiver.function(event)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # nobody cancels a run but its own code

@@ -9,6 +9,13 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AddField(
+            model_name="helddelivery",
+            name="replayed",
+            field=models.BooleanField(
+                default=False, help_text="Whether somebody asked for its next run.", verbose_name="replayed"
+            ),
+        ),
         migrations.CreateModel(
             name="ChannelState",
             fields=[

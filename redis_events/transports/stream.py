@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from .. import announcements, floors, heartbeat
-from ..announcements import Announcement
-from ..conf import conf, glob
+from ..announcements import Announcement, stream_channels
+from ..conf import conf
 from ..exceptions import TransportError, Unreachable
 from ..retry import backoff
 from .base import Delivery, Outgoing, Subscription, Transport
@@ -98,17 +98,17 @@ class StreamTransport(Transport):
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
-        late: dict[Pair, list[str]] = {}
-        by_pair = {(channel, road.group): road for road in self._roads for channel in road.channels}
+        by_pair: dict[Pair, list[str]] = {}
         for each in deliveries:
-            pair = each.channel, each.group
-            self._settled.setdefault(pair, set()).add(each.id)
-            road = by_pair.get(pair)
-            if road and road.asked_at is None and each.id not in self._claims.in_hand(pair):
-                road.settled.setdefault(each.channel, []).append(each.id)
+            by_pair.setdefault((each.channel, each.group), []).append(each.id)
+        roads = {(channel, road.group): road for road in self._roads for channel in road.channels}
+        for pair, ids in by_pair.items():
+            self._settled.setdefault(pair, set()).update(ids)
+            road = roads.get(pair)
+            if road and road.asked_at is None and self._claims.in_hand(pair).isdisjoint(ids):
+                road.settled.setdefault(pair[0], []).extend(ids)
             else:
-                late.setdefault(pair, []).append(each.id)
-        self._settle_late(late)
+                self._settle_late({pair: ids})
 
     def _settle_late(self, late: dict[Pair, list[str]]) -> None:
         """On the second connection: what was claimed, and what has no road any more. A lost one is sent again later."""
@@ -200,15 +200,10 @@ class StreamTransport(Transport):
 
     def _wanted(self, announced: list[Announcement]) -> list[Pair]:
         """The stream channels behind the subscriptions: those named, and for patterns those that are announced."""
-        channels = {each.channel for each in announced if "*" not in each.channel} | {
-            name for name in conf.CHANNELS if "*" not in name
-        }
         wanted: dict[Pair, None] = {}
         for subscription in self._subscriptions:
-            names = channels if subscription.is_pattern else (subscription.channel,)
-            for name in sorted(names):
-                if glob(subscription.channel, name) and _is_stream(name, announced):
-                    wanted[name, subscription.group] = None
+            for name in stream_channels(subscription.channel, announced):
+                wanted[name, subscription.group] = None
         return list(wanted)
 
     def _is_open(self, pair: Pair) -> bool:
@@ -348,12 +343,6 @@ class StreamTransport(Transport):
 
 def _addition(outgoing: Outgoing) -> Command:
     return ("XADD", conf.redis_name(outgoing.channel), "*", "data" if outgoing.plain else "event", outgoing.body)
-
-
-def _is_stream(channel: str, announced: list[Announcement]) -> bool:
-    own = conf.channel(channel)
-    transport = own.TRANSPORT if own else announcements.announced_transport(channel, announced)
-    return transport == announcements.STREAM
 
 
 def _parts(channels: list[str], roads: int) -> list[list[str]]:

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import DatabaseError, close_old_connections, connections
 
 from . import held
-from .codec import Document, decode
+from .codec import Document, decode, plain
 from .conf import conf
 from .events import now
 from .exceptions import DecodeError, TransportError
@@ -154,14 +154,13 @@ class Listener:
         runs: list[Run] = []
         failures: list[Failure] = []
         for delivery in deliveries:
+            table = self._tables[delivery.group]
             try:
-                document = decode(
-                    delivery.body, channel=delivery.channel, id=_plain_id(delivery), is_document=delivery.is_document
-                )
+                document = _document(delivery, table)
             except DecodeError as error:
                 failures += [quarantine(delivery, error)] if self._may_quarantine(delivery.channel) else []
                 continue
-            for receiver in self._tables[delivery.group].match(delivery.channel, document.envelope.type):
+            for receiver in table.match(delivery.channel, document.envelope.type):
                 runs.append(Run(receiver, document, delivery))
             if delivery.group in self._absent:
                 failures += self._postponed(document, delivery)
@@ -253,8 +252,13 @@ class Listener:
             event_settled.send_robust(Listener, results=results)
 
 
-def _plain_id(delivery: Delivery) -> str:
-    return f"{delivery.channel}/{delivery.id}" if delivery.id else ""
+def _document(delivery: Delivery, table: Table) -> Document:
+    channel = delivery.channel
+    with_data = table.has_one_untyped(channel)
+    document = decode(delivery.body, channel=channel, is_document=delivery.is_document, with_data=with_data)
+    if document.is_plain and delivery.id:
+        return plain(delivery.body, channel=channel, id=f"{channel}/{delivery.id}")
+    return document
 
 
 def _subscriptions(transport: Transport, receivers: Iterable[Receiver]) -> tuple[Subscription, ...]:

@@ -209,6 +209,16 @@ class Table:
         self._channels = PatternIndex((receiver.channel, receiver) for receiver in receivers)
         self._types: dict[str, PatternIndex[Receiver]] = {}
         self._found: dict[tuple[str, str], tuple[Receiver, ...]] = {}
+        self._untyped: dict[str, bool] = {}
+
+    def has_one_untyped(self, channel: str) -> bool:
+        """Whether all events of a channel go to one receiver at most, which takes the data as the JSON value it is."""
+        try:
+            return self._untyped[channel]
+        except KeyError:
+            receivers = list(self._channels.find(channel))
+            self._untyped[channel] = len(receivers) == 1 and receivers[0].data_type is ANY
+            return self._untyped[channel]
 
     def match(self, channel: str, type: str) -> tuple[Receiver, ...]:
         """The receivers of an event, in the order of registration. ``""`` is the type of a plain message."""
@@ -231,6 +241,7 @@ class Table:
         if channel not in self._types:
             if len(self._types) >= MOST_REMEMBERED:
                 self._types.clear()
+                self._untyped.clear()
             receivers = self._channels.find(channel)
             pairs = ((type, receiver) for receiver in receivers for type in receiver.types or ("*",))
             self._types[channel] = PatternIndex(pairs)

@@ -90,6 +90,10 @@ def _pause(after: float | timedelta) -> float:
     return seconds
 
 
+class ReplayError(RedisEventsError):
+    """Raised when a replay is asked for what there is not, or for what may mean two things."""
+
+
 class NotHere(RedisEventsError):
     """Recorded when a listener holds an event for a receiver that only another release of its service has."""
 

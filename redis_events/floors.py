@@ -27,6 +27,12 @@ def before(entry_id: str) -> str:
     return f"{milliseconds}-{sequence - 1}" if sequence else f"{max(0, milliseconds - 1)}-{2**64 - 1}"
 
 
+def after(entry_id: str) -> str:
+    """The least id above another one."""
+    milliseconds, sequence = parse(entry_id)
+    return f"{milliseconds}-{sequence + 1}"
+
+
 def save(floors: Mapping[tuple[str, str], str]) -> None:
     """Write floors down. A database that is away loses nothing but precision: it is tried again in two seconds."""
     rows = [

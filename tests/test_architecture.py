@@ -25,7 +25,7 @@ FLOORS = (
         "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
     ),
-    ("publishing", "listening", "retrying", "subscribing", "outbox", "inspection"),
+    ("publishing", "listening", "retrying", "replaying", "subscribing", "outbox", "inspection"),
     ("console",),
     ("process",),
     ("__init__", "apps", "admin", "checks", "testing", "pytest_plugin", "management"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +19,10 @@ from .roads import delivery, is_error
 from .scripts import BURY, CLAIM
 
 logger = logging.getLogger("redis_events.listen")
+
+
+SILENCE = 3.0
+"""Seconds without a sign before a listener without a heartbeat counts as dead: with it, about ten in all."""
 
 
 class Abandoned(msgspec.Struct, frozen=True):
@@ -37,28 +42,47 @@ class Claims:
         self.has_more = False
         """Whether the last look has left some out: look again at once."""
         self._abandoned: deque[Abandoned] = deque()
-        self._in_hand: dict[Pair, set[str]] = {}
+        self._in_hand: dict[Pair, dict[str, int]] = {}
         self._was_last = False
+        self._has_looked = False
+        self._trusting_until = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._abandoned)
 
-    def in_hand(self, pair: Pair) -> set[str]:
-        """Entry ids that were claimed and are not settled yet: they are settled at once, not with the next read."""
-        return self._in_hand.setdefault(pair, set())
+    def holds(self, pair: Pair, ids: Sequence[str]) -> bool:
+        """Whether one of these was claimed and is not settled yet: it is settled at once, not with the next read."""
+        return not self._in_hand.get(pair, {}).keys().isdisjoint(ids)
+
+    def finish(self, pair: Pair, ids: Sequence[str]) -> None:
+        """These are settled."""
+        for id in ids if pair in self._in_hand else ():
+            self._in_hand[pair].pop(id, None)
 
     def forget(self) -> None:
-        """Drop what was listed: it will be listed again."""
+        """The connection is lost. What was listed is listed again, once the others had time to come back too."""
         self._abandoned.clear()
         self._in_hand.clear()
+        self._trusting_until = time.monotonic() + SILENCE if self._has_looked else 0.0
+
+    def give_back(self, wire: Wire) -> None:
+        """Take back the start that was counted for what we were asked to stop before running. Raises TransportError."""
+        wire.call(
+            [
+                ("XCLAIM", conf.redis_name(pair[0]), pair[1], self.consumer, 0, id, "RETRYCOUNT", count, "JUSTID")
+                for pair, counts in self._in_hand.items()
+                for id, count in counts.items()
+            ]
+        )
 
     def look(self, wire: Wire, pairs: Sequence[Pair]) -> None:
         """List what is abandoned, and remove dead consumers that have nothing pending."""
-        self.has_more = False
+        self.has_more, self._has_looked = False, True
         consumers = _other_consumers(wire, pairs, self.consumer)
-        alive = heartbeat.alive(wire, sorted({name.decode() for _, name, _ in consumers}))
-        for pair, name, pending in consumers:
-            is_alive = name.decode() in alive
+        alive = heartbeat.alive(wire, sorted({_text(name) for _, name, _, _ in consumers}))
+        for pair, name, pending, idle in consumers:
+            # Right after a restart or FLUSHALL nobody has a heartbeat: those that just did something are alive.
+            is_alive = _text(name) in alive or idle < SILENCE * 1000 or time.monotonic() < self._trusting_until
             if pending:
                 self._list(wire, pair, name, idle=int(conf.CLAIM_AFTER * 1000) if is_alive else 0)
             elif not is_alive:
@@ -92,31 +116,38 @@ class Claims:
         if is_error(answer) or not answer:
             return None
         if not answer[1:] or not answer[1]:
-            report_trimmed(entry.pair, entry.entry_id)
+            report_trimmed(entry.pair, [entry.entry_id.decode()])
             return None
         # The first delivery came with a batch and says nothing; each claim since then was one start.
         claimed = delivery(*entry.pair, entry.entry_id, answer[1], starts=answer[0] - 1, is_repeated=True)
-        self.in_hand(entry.pair).add(claimed.id)
+        self._in_hand.setdefault(entry.pair, {})[claimed.id] = answer[0]
         return claimed
 
 
-def _other_consumers(wire: Wire, pairs: Sequence[Pair], own: str) -> list[tuple[Pair, bytes, int]]:
+def _other_consumers(wire: Wire, pairs: Sequence[Pair], own: str) -> list[tuple[Pair, bytes, int, int]]:
+    """The stream and group, name, number of pending entries and idle milliseconds of each."""
     if not pairs:
         return []
     answers = wire.call([("XINFO", "CONSUMERS", conf.redis_name(channel), group) for channel, group in pairs])
     found = [
-        (pair, facts[b"name"], facts[b"pending"])
+        (pair, facts[b"name"], facts[b"pending"], facts[b"idle"])
         for pair, answer in zip(pairs, answers, strict=True)
         if not is_error(answer)
         for facts in map(_facts, answer)
     ]
-    return [each for each in found if each[1].decode() != own]
+    return [each for each in found if _text(each[1]) != own]
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="replace")
 
 
 def _facts(answer: list[Any]) -> dict[bytes, Any]:
     return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
-def report_trimmed(pair: Pair, entry_id: bytes) -> None:
-    """A pending entry is gone from its stream: somebody else trimmed it. It is settled; its outbox row can heal it."""
-    logger.error("%s: the pending entry %s of %s was trimmed by somebody else", pair[0], entry_id.decode(), pair[1])
+def report_trimmed(pair: Pair, ids: Sequence[str]) -> None:
+    """Pending entries are gone from their stream: somebody else trimmed it. They are settled."""
+    if ids:
+        what = "%s: entries pending in %s were trimmed by somebody else: %s, the first %s"
+        logger.error(what, *pair, len(ids), ids[0])

@@ -43,7 +43,7 @@ class Outlet:
             raise
 
     def _ready_wire(self) -> Wire:
-        if self._wire and self._wire.is_stale:
+        if self._wire and self._wire.is_readable:
             self.close()
         if not self._wire:
             # A little less, so that the caller's whole wait stays within it.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from ..conf import conf, glob
-from ..exceptions import Refused, Unreachable
+from ..exceptions import Refused, TransportError, Unreachable
 from .base import Delivery, Outgoing, Subscription, Transport
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
 from .outlet import Outlet
@@ -81,8 +82,16 @@ class PubSubTransport(Transport):
             assert self._wire
             self._arrived = self._deliveries(self._wire.read(self._wire.timeout))
             self.heard, self._asked = time.monotonic(), None
+        if 0 < len(self._arrived) < limit and self._wire and self._wire.is_readable:
+            self._top_up()
         deliveries, self._arrived = self._arrived[:limit], self._arrived[limit:]
         return deliveries
+
+    def _top_up(self) -> None:
+        """Take what is there besides: a read brings a batch and a bit, and a bit costs what a batch does."""
+        assert self._wire
+        with suppress(TransportError):  # the next call meets it again; what has arrived comes first
+            self._arrived += self._deliveries(self._wire.read(self._wire.timeout))
 
     def _await_bytes(self, deadline: float) -> bool:
         """Wait until there is something to read; False at the deadline or when woken. Keeps asking for a PONG."""

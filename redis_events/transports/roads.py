@@ -35,13 +35,15 @@ class Road:
         self._in_flight: list[tuple[str, list[str]]] = []
         self._replies: list[Any] = []
 
-    def ask(self, limit: int) -> None:
-        """Acknowledge and read on; the answer comes to ``collect``."""
+    def ask(self, limit: int, *, blocks: bool = True) -> None:
+        """Acknowledge and read on; the answer comes to ``collect``: when there is one, else at once."""
         self._in_flight, self.settled = list(self.settled.items()), {}
         acks = [acknowledgement(channel, self.group, ids) for channel, ids in self._in_flight]
         count = max(1, limit // len(self.channels))
         read: Command = (
-            *("XREADGROUP", "GROUP", self.group, self._consumer, "COUNT", count, "BLOCK", int(BLOCK * 1000), "STREAMS"),
+            *("XREADGROUP", "GROUP", self.group, self._consumer, "COUNT", count),
+            *(("BLOCK", int(BLOCK * 1000)) if blocks else ()),
+            "STREAMS",
             *self._names,
             *(">" for _ in self._names),
         )
@@ -55,8 +57,9 @@ class Road:
         if len(self._replies) <= len(self._in_flight):
             return None
         self.asked_at = None
-        acknowledged, self._in_flight = self._in_flight, []
-        return acknowledged, self._replies[-1]
+        asked, self._in_flight = self._in_flight, []
+        answered = zip(asked, self._replies[:-1], strict=True)
+        return [each for each, answer in answered if not is_error(answer)], self._replies[-1]
 
     def deliveries(self, answer: Any) -> list[Delivery]:
         """The deliveries in the answer to a read."""

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
+from django.db import DatabaseError, close_old_connections
 
 from .. import announcements, floors, heartbeat
-from ..announcements import Announcement, stream_channels
+from ..announcements import Announcement, announced_transport, stream_channels
 from ..conf import conf
 from ..exceptions import TransportError, Unreachable
 from ..retry import backoff
+from ..wording import one_line
 from .base import Delivery, Outgoing, Subscription, Transport
 from .claims import Claims, report_trimmed
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
@@ -66,6 +68,7 @@ class StreamTransport(Transport):
         self._claims = Claims(self.consumer)
         self._aside: dict[Pair, Aside] = {}
         self._met: set[Pair] = set()
+        self._repeated: dict[Pair, floors.Id] = {}
         self._next_look = 0.0
 
     # -------------------------------------------------------------- sending
@@ -88,13 +91,25 @@ class StreamTransport(Transport):
         deadline = time.monotonic() + timeout
         while True:
             self._look_around()
+            if timeout <= 0:
+                return self._receive_at_once(limit)
+            self._ask(limit)  # first: what is settled is acknowledged with it, before more is run
             found = self._take_again(limit) or self._take_claimed()
             if found:
                 return found
-            self._ask(limit)
             found, is_woken = self._read_roads(min(deadline, self._next_look))
             if found or is_woken or time.monotonic() >= deadline:
                 return found
+
+    def _receive_at_once(self, limit: int) -> list[Delivery]:
+        """What is there now: nothing only when every road has said so and nothing is left to take over."""
+        self._ask(limit, blocks=False)
+        found, is_woken = self._take_again(limit) or self._take_claimed(), False
+        while not found and not is_woken and any(road.asked_at is not None for road in self._roads):
+            found, is_woken = self._read_roads(time.monotonic() + conf.POLL)
+        if not found and self._claims.has_more:
+            self._look_around()
+        return found or self._take_claimed()
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
@@ -105,7 +120,7 @@ class StreamTransport(Transport):
         for pair, ids in by_pair.items():
             self._settled.setdefault(pair, set()).update(ids)
             road = roads.get(pair)
-            if road and road.asked_at is None and self._claims.in_hand(pair).isdisjoint(ids):
+            if road and road.asked_at is None and not self._claims.holds(pair, ids):
                 road.settled.setdefault(pair[0], []).extend(ids)
             else:
                 self._settle_late({pair: ids})
@@ -115,16 +130,17 @@ class StreamTransport(Transport):
         if not late or not self._care:
             return
         try:
-            self._care.call([acknowledgement(channel, group, ids) for (channel, group), ids in late.items()])
+            answers = self._care.call([acknowledgement(*pair, ids) for pair, ids in late.items()])
         except TransportError:
             self._next_look = 0.0  # receive() meets the same broken connection, and the caller subscribes again
             return
-        for pair, ids in late.items():
-            self._forget(pair, ids)
+        for (pair, ids), answer in zip(late.items(), answers, strict=True):
+            if not is_error(answer):
+                self._forget(pair, ids)
 
     def _forget(self, pair: Pair, ids: Sequence[str]) -> None:
         self._settled.get(pair, set()).difference_update(ids)
-        self._claims.in_hand(pair).difference_update(ids)
+        self._claims.finish(pair, ids)
 
     def _take_again(self, limit: int) -> list[Delivery]:
         return [self._again.popleft() for _ in range(min(limit, len(self._again)))]
@@ -136,10 +152,10 @@ class StreamTransport(Transport):
             self._next_look = 0.0
         return claimed
 
-    def _ask(self, limit: int) -> None:
+    def _ask(self, limit: int, *, blocks: bool = True) -> None:
         for road in self._roads:
             if road.asked_at is None and road not in self._ready:
-                road.ask(limit)
+                road.ask(limit, blocks=blocks)
 
     def _read_roads(self, until: float) -> tuple[list[Delivery], bool]:
         """The next road's deliveries, and whether somebody called ``wake``. Each road that is ready has its turn."""
@@ -173,7 +189,13 @@ class StreamTransport(Transport):
         if is_error(answer):
             self._give_up(road, answer)
             return []
-        return road.deliveries(answer)
+        found = road.deliveries(answer)
+        return [self._marked(each) for each in found] if self._repeated else found
+
+    def _marked(self, found: Delivery) -> Delivery:
+        """Below where the stream was when its group was made again, somebody may have done it before."""
+        until = self._repeated.get((found.channel, found.group), (0, 0))
+        return msgspec.structs.replace(found, is_repeated=floors.parse(found.id) <= until)
 
     def _give_up(self, road: Road, answer: ErrorReply) -> None:
         """A refused read: look at once which of the road's channels is to blame."""
@@ -204,6 +226,10 @@ class StreamTransport(Transport):
         for subscription in self._subscriptions:
             for name in stream_channels(subscription.channel, announced):
                 wanted[name, subscription.group] = None
+        # A server that lost everything has lost the announcements too.
+        for name, group in self._met:
+            if conf.channel(name) is None and announced_transport(name, announced) is None:
+                wanted[name, group] = None
         return list(wanted)
 
     def _is_open(self, pair: Pair) -> bool:
@@ -229,11 +255,17 @@ class StreamTransport(Transport):
         assert self._care
         channel, group = pair
         name = conf.redis_name(channel)
-        start = floors.start(channel, group, last_id=_last_id(self._care.call([("XINFO", "STREAM", name)])[0]))
+        last_id = _last_id(self._care.call([("XINFO", "STREAM", name)])[0])
+        try:
+            start = floors.start(channel, group, last_id=last_id)
+        except DatabaseError as error:
+            close_old_connections()
+            return ErrorReply(f"FLOOR unknown, the database is away: {one_line(error)}")
         answer = self._care.call([("XGROUP", "CREATE", name, group, start, "MKSTREAM")])[0]
         if is_error(answer) and answer.code == "BUSYGROUP":
             return None
         if not is_error(answer) and (start != "0" or pair in self._met):
+            self._repeated[pair] = floors.parse(last_id or "0")
             logger.warning("the group %s of %s was gone; made again at %s", group, channel, start)
         return answer
 
@@ -248,24 +280,36 @@ class StreamTransport(Transport):
 
     def _recover(self, pair: Pair) -> None:
         """What is pending under our own name: decided outcomes are settled again, the rest is delivered again."""
-        assert self._care
-        channel, group = pair
-        name, settled = conf.redis_name(channel), self._settled.get(pair, set())
-        pending = self._care.call([("XPENDING", name, group, "-", "+", MOST_PENDING, self.consumer)])[0]
-        ids = [] if is_error(pending) else [entry[0] for entry in pending]
-        decided = [id.decode() for id in ids if id.decode() in settled]
+        pending = self._own_pending(pair)
+        settled = self._settled.setdefault(pair, set())
+        settled.intersection_update(pending)
+        decided = frozenset(settled)
         if decided:
-            self._settle_late({pair: decided})
-        settled.clear()
-        rest = [id for id in ids if id.decode() not in decided]
-        for id, found in zip(
-            rest, self._care.call([("XRANGE", name, id, id) for id in rest]) if rest else [], strict=True
-        ):
-            if found and not is_error(found):
-                self._again.append(delivery(channel, group, id, found[0][1], is_repeated=True))
-            else:
-                report_trimmed(pair, id)
-                self._settle_late({pair: [id.decode()]})
+            self._settle_late({pair: sorted(decided)})
+        self._again.extend(self._fetched(pair, [id for id in pending if id not in decided]))
+
+    def _own_pending(self, pair: Pair) -> list[str]:
+        assert self._care
+        found: list[str] = []
+        start = "-"
+        while True:
+            command = ("XPENDING", conf.redis_name(pair[0]), pair[1], start, "+", MOST_PENDING, self.consumer)
+            page = self._care.call([command])[0]
+            found += [] if is_error(page) else [entry[0].decode() for entry in page]
+            if is_error(page) or len(page) < MOST_PENDING:
+                return found
+            start = f"({found[-1]}"
+
+    def _fetched(self, pair: Pair, ids: Sequence[str]) -> list[Delivery]:
+        """Entries without reading them for the group: that would count as a delivery. What was trimmed is settled."""
+        assert self._care
+        answers = self._care.call([("XRANGE", conf.redis_name(pair[0]), id, id) for id in ids])
+        found = dict(zip(ids, answers, strict=True))
+        trimmed = [id for id, answer in found.items() if not answer]
+        report_trimmed(pair, trimmed)
+        self._settle_late({pair: trimmed} if trimmed else {})
+        whole = [answer[0] for answer in found.values() if answer and not is_error(answer)]
+        return [delivery(*pair, entry_id, fields, is_repeated=True) for entry_id, fields in whole]
 
     def _open_roads(self, pairs: Sequence[Pair]) -> None:
         assert self._waiter
@@ -313,28 +357,31 @@ class StreamTransport(Transport):
         self._waiter = None
 
     def _leave(self) -> None:
-        """Settle what is decided, and remove our consumer where nothing of it is pending."""
+        """Settle what is decided, give back what was claimed, and remove our consumer where nothing is pending."""
+        pairs = [(channel, road.group) for road in self._roads for channel in road.channels]
+        self._close_roads()  # first: a blocked read would take one more
+        self._settle_late({pair: sorted(ids) for pair, ids in self._settled.items() if ids})
+        if not self._care:
+            return
         try:
-            for road in self._roads:
-                for channel, ids in road.settled.items():
-                    self._settle_late({(channel, road.group): ids})
-            pairs = [(channel, road.group) for road in self._roads for channel in road.channels]
-            if self._care and pairs:
-                self._care.call(
-                    [("EVAL", BURY, 1, conf.redis_name(each), group, self.consumer) for each, group in pairs]
-                )
+            self._claims.give_back(self._care)
+            self._care.call([("EVAL", BURY, 1, conf.redis_name(each), group, self.consumer) for each, group in pairs])
         except TransportError:
             return  # it is away: the next listener finds what we leave
 
-    def _disconnect(self) -> None:
+    def _close_roads(self) -> None:
         for road in self._roads:
             if self._waiter:
                 self._waiter.remove(road.wire)
             road.wire.close()
+        self._roads, self._ready = [], deque()
+
+    def _disconnect(self) -> None:
+        self._close_roads()
         if self._care:
             self._care.close()
         self._care = None
-        self._roads, self._ready, self._again = [], deque(), deque()
+        self._again = deque()
         self._claims.forget()
 
     def describe(self) -> str:

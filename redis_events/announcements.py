@@ -52,6 +52,25 @@ def commands(channels: Iterable[str] = ()) -> list[Command]:
     ]
 
 
+def withdrawals(announced: Iterable[Announcement]) -> list[Command]:
+    """What takes back this service's announcements of channels its CHANNELS no longer names or covers."""
+    own = [each.channel for each in announced if each.service == conf.SERVICE]
+    return [
+        ("HDEL", _key(), f"{conf.SERVICE} {name}") for name in own if not (name in conf.CHANNELS or conf.channel(name))
+    ]
+
+
+def retention(channel: str, announced: Iterable[Announcement]) -> float:
+    """Seconds a channel's entries are kept: the longest that its own entry or another service asks for."""
+    own = conf.channel(channel)
+    asked = [own.RETENTION or conf.RETENTION] if own else []
+    by_service: dict[str, list[Announcement]] = {}
+    for each in announced:
+        by_service.setdefault(each.service, []).append(each)
+    asked += [found.retention for each in by_service.values() if (found := _best(channel, each))]
+    return max(asked, default=conf.RETENTION)
+
+
 def read(wire: Wire) -> list[Announcement]:
     """Everything announced. Raises TransportError; what nobody can read is left out."""
     answer = wire.call([("HGETALL", _key())])[0]
@@ -69,9 +88,13 @@ def _decoded(value: Any) -> Announcement | None:
 
 def announced_transport(channel: str, announced: Iterable[Announcement]) -> str | None:
     """What others say carries a channel: the exact name, else the longest pattern; None when nobody says."""
-    matching = [each for each in announced if each.channel == channel or glob(each.channel, channel)]
-    best = max(matching, key=lambda each: (each.channel == channel, len(each.channel)), default=None)
+    best = _best(channel, announced)
     return best.transport if best else None
+
+
+def _best(channel: str, announced: Iterable[Announcement]) -> Announcement | None:
+    matching = [each for each in announced if each.channel == channel or glob(each.channel, channel)]
+    return max(matching, key=lambda each: (each.channel == channel, len(each.channel)), default=None)
 
 
 def is_stream(channel: str, announced: Iterable[Announcement]) -> bool:

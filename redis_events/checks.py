@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -15,10 +15,11 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from .codec import ANY
-from .conf import GROUP, RESERVED, conf, problems
+from .conf import GROUP, NAME, RESERVED, conf, problems
+from .events import EventType
 from .exceptions import ConfigurationError
 from .registry import Receiver, all_receivers, event_types, publishers
-from .routing import transport_name
+from .routing import create, transport_name
 from .transports.pubsub import MOST_PATTERNS
 
 DOCS = "docs/checks.md"
@@ -140,14 +141,42 @@ def _check_patterns(receivers: Sequence[Receiver]) -> Iterator[CheckMessage]:
 
 @register("redis_events")
 def check_event_classes(**_: Any) -> list[CheckMessage]:
-    """E011: an event class that no JSON can be made of or read into."""
+    """E011: an event class that no JSON can be made of or read into, or whose names nobody can publish under."""
     found = []
-    for data_type in event_types:
+    for declared in event_types.values():
+        for problem in _problems_of(declared):
+            text = f"{declared.data_type.__qualname__} cannot be the shape of an event: {problem}."
+            hint = "Use a dataclass, msgspec.Struct or attrs class, and one of its fields as key_field."
+            found.append(_message(Error, "E011", text, hint, declared.data_type))
+    return found
+
+
+def _problems_of(declared: EventType) -> Iterator[str]:
+    try:
+        msgspec.json.Decoder(declared.data_type)
+    except (TypeError, ValueError) as error:
+        yield str(error)
+        return
+    for name in (declared.type, declared.channel):
+        if not NAME.fullmatch(name):
+            yield f"{name!r} is no name: up to 128 letters, digits and ._:-"
+    known = {*get_type_hints(declared.data_type), *dir(declared.data_type)}
+    if declared.key_field and declared.key_field not in known:
+        yield f"it has no field {declared.key_field!r}"
+
+
+@register("redis_events")
+def check_transports(**_: Any) -> list[CheckMessage]:
+    """E013: a TRANSPORT that cannot be imported, or is none."""
+    if any(problems()):
+        return []
+    found = []
+    for entry in conf.CHANNELS.values():
         try:
-            msgspec.json.Decoder(data_type)
-        except (TypeError, ValueError) as error:
-            text = f"{data_type.__qualname__} cannot be the shape of an event: {error}."
-            found.append(_message(Error, "E011", text, "Use a dataclass, msgspec.Struct or attrs class.", data_type))
+            create(entry.TRANSPORT)
+        except ConfigurationError as error:
+            text = f"{error} (channel {entry.name!r})."
+            found.append(_message(Error, "E013", text, "A dotted path to a subclass of Transport."))
     return found
 
 

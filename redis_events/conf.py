@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from .exceptions import ConfigurationError
+from .exceptions import LONGEST_PAUSE, ConfigurationError
 
 NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -116,8 +116,8 @@ def _retry(value: Any) -> dict[str, float]:
     read = {"attempts": _count, "delay": _seconds, "max_delay": _seconds}
     merged = {"attempts": 8, "delay": 1.0, "max_delay": 600.0, **given}
     retry = {key: read[key](merged[key]) for key in RETRY_KEYS}
-    if retry["delay"] > retry["max_delay"]:
-        raise ValueError(f"has a delay of {retry['delay']:g} s above its max_delay of {retry['max_delay']:g} s.")
+    if not retry["delay"] <= retry["max_delay"] <= LONGEST_PAUSE:
+        raise ValueError("has a delay above its max_delay, or one above a year.")
     return retry
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -44,6 +45,9 @@ class Console:
         self._began = time.monotonic()
         self._shown: deque[float] = deque()
         self._unshown = 0
+        # A terminal that is not UTF-8 shows escapes instead of ending the listener.
+        if isinstance(stream := getattr(out, "_out", None), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
         if log_format or not logging.getLogger(WATCHED).hasHandlers():
             self._take_log_lines()
         if verbosity > 1 or out.isatty():

@@ -8,6 +8,9 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
+LONGEST_PAUSE = 366 * 86_400.0
+"""Seconds between two runs of a receiver: beyond any use, and far from what a date can hold."""
+
 
 class RedisEventsError(Exception):
     """Root of all errors of redis_events."""
@@ -66,6 +69,10 @@ class Unfinished(RedisEventsError):
     """Raised when a receiver's last run was begun and did not come to an end: it took its process with it."""
 
 
+class TransactionLeftOpen(RedisEventsError):
+    """Raised when a receiver returned inside a database transaction it began, which was then rolled back."""
+
+
 class Reject(RedisEventsError):
     """Raised by a receiver to send an event straight to the dead letters: ``raise Reject("why")``."""
 
@@ -85,7 +92,7 @@ class RetryLater(RedisEventsError):
 def _pause(after: float | timedelta) -> float:
     # Refused here, inside the receiver's run: later it would end the listener.
     seconds = after.total_seconds() if isinstance(after, timedelta) else float(after)
-    if not 0 <= seconds <= 366 * 86_400:
+    if not 0 <= seconds <= LONGEST_PAUSE:
         raise ValueError(f"after={after!r} is no time to wait: 0 seconds to a year.")
     return seconds
 

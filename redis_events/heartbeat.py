@@ -14,9 +14,9 @@ import msgspec
 
 from .conf import conf
 from .registry import Receiver
-from .transports.client import ErrorReply, Wire
+from .transports.client import ErrorReply, Wire, refused
 
-ALIVE = 8
+ALIVE = 6
 """Seconds a heartbeat lasts: a dead listener's work is taken over within 10."""
 
 
@@ -78,10 +78,17 @@ def _index() -> str:
 
 
 def beat(wire: Wire, own: Card) -> None:
-    """Say that this listener is alive. Raises TransportError."""
-    wire.call(
-        [("SET", _key(own.id), msgspec.json.encode(own), "EX", ALIVE), ("ZADD", _index(), int(time.time()), own.id)]
+    """Say that this listener is alive. Raises TransportError, Refused where nobody will see it."""
+    key = _key(own.id)
+    told, _, lives_on = wire.call(
+        [
+            ("SET", key, msgspec.json.encode(own), "EX", ALIVE),
+            ("ZADD", _index(), int(time.time()), own.id),
+            ("EXPIRE", key, ALIVE),  # a server out of memory refuses the two others, not this
+        ]
     )
+    if lives_on != 1:
+        raise refused(wire.location, str(told))
 
 
 def retire(wire: Wire, own: Card) -> None:

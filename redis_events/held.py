@@ -50,13 +50,22 @@ class Failure:
 def hold(failures: Iterable[Failure]) -> None:
     """Write failures down, committed, one INSERT for each database; what is held already stays as it is.
 
-    Raises django.db.DatabaseError: then nothing may be settled.
+    Raises django.db.DatabaseError, once every other database has its part: then nothing may be settled.
     """
     by_alias: dict[str, list[HeldDelivery]] = {}
     for failure in failures:
         by_alias.setdefault(failure.using, []).append(_row(failure))
-    for alias, rows in by_alias.items():
+    errors = [error for alias, rows in by_alias.items() if (error := _insert(rows, alias))]
+    if errors:
+        raise errors[0]
+
+
+def _insert(rows: list[HeldDelivery], alias: str) -> DatabaseError | None:
+    try:
         HeldDelivery.objects.using(alias).bulk_create(rows, ignore_conflicts=True)
+    except DatabaseError as error:
+        return error
+    return None
 
 
 def _row(failure: Failure) -> HeldDelivery:

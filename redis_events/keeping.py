@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import Error as DjangoDatabaseError
+from django.db import close_old_connections, connections
 
-from . import heartbeat
+from . import announcements, heartbeat
 from .conf import conf
-from .exceptions import TransportError
+from .exceptions import Refused, TransportError
 from .heartbeat import Announced, Card
 from .registry import Receiver
 from .transports.base import Transport
@@ -20,7 +21,8 @@ from .transports.client import Wire
 logger = logging.getLogger("redis_events.listen")
 
 BEAT = 1.0
-"""Seconds between two heartbeats."""
+"""Seconds between two heartbeats, at most."""
+ANNOUNCE_EVERY = 10.0
 
 
 class Keeper:
@@ -41,10 +43,12 @@ class Keeper:
         self._wire: Wire | None = None
         self._stopping = threading.Event()
         self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
+        self._next_announcement = 0.0
+        self._refusal = ""
 
     def run(self) -> None:
         """Beat once a second until ``stop``; then say good-bye."""
-        while not self._stopping.wait(BEAT):
+        while not self._stopping.wait(min(BEAT, conf.CLAIM_AFTER / 3)):
             self.beat()
         self._retire()
         connections.close_all()
@@ -60,6 +64,10 @@ class Keeper:
             others = self._beat()
             for transport in self._transports:
                 transport.keep()
+        except Refused as error:
+            self._note_refusal(str(error))
+            self._drop_wire()
+            return False
         except TransportError:
             self._drop_wire()
             return False
@@ -67,11 +75,24 @@ class Keeper:
 
     def _beat(self) -> list[Card]:
         self._wire = self._wire or Wire(conf.LOCATION, timeout=1.0)
+        self._announce(self._wire)
         heartbeat.beat(self._wire, self.own)
+        self._refusal = ""
         others = [card for card in heartbeat.cards(self._wire) if card.id != self.own.id]
         same = [card for card in others if card.service == self.own.service]
         self._note([_receiver(each) for card in same for each in card.receivers])
         return others
+
+    def _announce(self, wire: Wire) -> None:
+        """Again and again: the server may have lost everything."""
+        if time.monotonic() >= self._next_announcement:
+            self._next_announcement = time.monotonic() + ANNOUNCE_EVERY
+            wire.call(announcements.commands())
+
+    def _note_refusal(self, why: str) -> None:
+        if not self._refusal:
+            logger.error("no heartbeat, others will take over what this listener has in hand: %s", why)
+        self._refusal = why
 
     def _renew_claims(self) -> None:
         if time.monotonic() < self._next_renewal:
@@ -80,7 +101,7 @@ class Keeper:
         close_old_connections()
         try:
             self._renew()
-        except DatabaseError as error:
+        except DjangoDatabaseError as error:
             logger.warning("the claim of a running retry could not be renewed: %s", error)
 
     def _retire(self) -> None:

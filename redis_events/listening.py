@@ -112,7 +112,7 @@ class Listener:
 
     def _reconnect(self, error: TransportError) -> None:
         last_heard = self.transport.heard
-        logger.error("connection lost: %s. Reconnecting.", error)
+        logger.error("connection lost, reconnecting: %s", error)
         attempt = 0
         while not self._is_back():
             attempt += 1

@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import DatabaseError
 
-from . import __version__, announcements, heartbeat, held
+from . import __version__, announcements, deadlines, heartbeat, held
 from .announcements import Announcement, contradictions
 from .conf import conf, glob
 from .console import Console
@@ -84,8 +84,12 @@ class Threads:
         threading.Thread(target=work, name=f"redis_events-{name}", daemon=True).start()
 
     @property
+    def alive(self) -> int:
+        return len(self.started) - len(self.ended)
+
+    @property
     def are_alive(self) -> bool:
-        return len(self.ended) < len(self.started)
+        return self.alive > 0
 
 
 def run(options: Options, console: Console) -> Exit:
@@ -210,7 +214,7 @@ class Process:
                 return Exit.OK
             if self.options.drain and not self._threads.are_alive:
                 return self._drained()
-            if self._is_recycling():
+            if self._is_recycling() or self._has_hung():
                 return Exit.RECYCLE
             self._bell.wait(self._until_next_look())
 
@@ -225,12 +229,23 @@ class Process:
             return True
         return self.options.max_time is not None and time.monotonic() - self._began >= self.options.max_time
 
+    def _has_hung(self) -> bool:
+        """Whether a receiver outran its ``timeout``; says where each of them is."""
+        late = deadlines.overdue()
+        for timed in late:
+            logger.error("%s has outrun its timeout of %g s; it is here:\n%s", timed.what, timed.timeout, timed.stack())
+        return bool(late)
+
     def _until_next_look(self) -> float:
-        limits = self.options.max_events, self.options.max_time
-        return 60.0 if limits == (None, None) else 0.05
+        if (self.options.max_events, self.options.max_time) != (None, None):
+            return 0.05
+        return 0.25 if any(receiver.timeout for receiver in self.receivers) else 60.0
 
     def _stop(self, code: Exit) -> Exit:
-        """Let each thread finish what it has in hand, up to GRACE seconds; a second signal ends that."""
+        """Let each thread finish what it has in hand, up to GRACE seconds; a second signal ends that.
+
+        Nobody waits for a receiver that has outrun its timeout.
+        """
         in_flight = sum(listener.in_flight for listener in self.listeners)
         self.console.stopping(in_flight)
         heard = len(self._signals)
@@ -239,12 +254,17 @@ class Process:
         if self._retrier:
             self._retrier.stop()
         deadline = time.monotonic() + conf.GRACE
-        while self._threads.are_alive and len(self._signals) <= heard and time.monotonic() < deadline:
+        while self._are_working() and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
         self._say_goodbye()
         self.console.stopped(self.listeners, abandoned)
+        if code is Exit.RECYCLE and deadlines.overdue():
+            return code
         return Exit.ABANDONED if self._threads.are_alive else code
+
+    def _are_working(self) -> bool:
+        return self._threads.alive > deadlines.stuck_threads()
 
     def _say_goodbye(self) -> None:
         """The heartbeat goes last: until then nobody takes over what is in hand."""

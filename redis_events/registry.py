@@ -108,7 +108,7 @@ class Receiver:
         try:
             hints = get_type_hints(self.function)
             parameter = next(iter(inspect.signature(self.function).parameters), "")
-        except (NameError, TypeError, ValueError) as error:
+        except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self.name}: its annotation cannot be resolved: {error}") from error
         annotation = hints.get(parameter)
         if get_origin(annotation) is not Event:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from .conf import conf
-from .exceptions import DecodeError, Reject, RetryLater
+from .exceptions import LONGEST_PAUSE, DecodeError, Reject, RetryLater
 
 
 class Outcome(StrEnum):
@@ -31,8 +31,8 @@ class Retry:
     max_delay: float = 600
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.delay <= 0 or self.max_delay < self.delay:
-            raise ValueError("Retry needs attempts ≥ 1 and 0 < delay ≤ max_delay, in seconds.")
+        if not (self.attempts >= 1 and 0 < self.delay <= self.max_delay <= LONGEST_PAUSE):
+            raise ValueError("Retry needs attempts ≥ 1 and 0 < delay ≤ max_delay ≤ a year, in seconds.")
 
     def pause(self, attempt: int) -> float:
         """Seconds to wait after run number ``attempt`` has failed."""
@@ -80,5 +80,5 @@ def judge(error: BaseException | None, *, attempt: int, retry: Retry | None, dur
     if attempt >= policy.attempts:
         return DEAD
     if isinstance(error, RetryLater) and error.after is not None:
-        return Verdict(Outcome.RETRY, max(0.0, error.after))
+        return Verdict(Outcome.RETRY, error.after)
     return Verdict(Outcome.RETRY, policy.pause(attempt))

@@ -1,7 +1,7 @@
 """Handing batches to a transport without getting in anybody's way.
 
 One caller at a time holds the connection; the others leave their batch with it. When the server stops answering, that
-one caller waits, up to PUBLISH_TIMEOUT; the rest go on with their work (FACTS: a request waits 4–6 s by default).
+one caller waits, up to PUBLISH_TIMEOUT; the rest go on with their work. (With redis-py's defaults each waits 4 to 6 s.)
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from .conf import conf
 from .exceptions import TransportError, Unreachable
 from .signals import event_published, publish_failed
 from .transports.base import Outgoing, Transport
+from .wording import counted
 
 logger = logging.getLogger("redis_events.publish")
 
-Batch = Sequence[Outgoing]
 HANDOVER = 0.01
 """Seconds a caller waits for the one that holds the connection before it leaves its batch there and goes on."""
 PROBE_EVERY = 1.0
@@ -33,7 +33,7 @@ class Sender:
         self.transport = transport
         self.failed = 0
         """Events lost since the server was last seen."""
-        self._queue: deque[Batch] = deque()
+        self._queue: deque[Sequence[Outgoing]] = deque()
         self._turn = threading.Lock()
         self._turn_began = 0.0
         self._left_behind = False
@@ -41,7 +41,7 @@ class Sender:
         self._refused: set[str] = set()
         self._next_probe = 0.0
 
-    def send(self, batch: Batch, *, strict: bool = False) -> None:
+    def send(self, batch: Sequence[Outgoing], *, strict: bool = False) -> None:
         """Send a batch, now. Trouble is counted, logged once and signalled; with ``strict`` it is raised."""
         if strict:
             self._send_strictly(batch)
@@ -98,14 +98,14 @@ class Sender:
         except TransportError as error:
             self._lose(batch if error.lost is None else error.lost, error)
 
-    def _send_strictly(self, batch: Batch) -> None:
+    def _send_strictly(self, batch: Sequence[Outgoing]) -> None:
         if self._error and self._is_resting():
             raise self._error
         if not self._turn.acquire(timeout=2 * conf.PUBLISH_TIMEOUT):
             raise Unreachable("the connection is busy: its holder gets no answer")
         self._take_turn(lambda: self._attempt(batch))
 
-    def _attempt(self, batch: Batch) -> None:
+    def _attempt(self, batch: Sequence[Outgoing]) -> None:
         try:
             self.transport.send(batch)
         except TransportError as error:
@@ -120,7 +120,7 @@ class Sender:
         """One line per change of state. What the server refuses for one channel does not concern the others."""
         if error.lost is None:
             if self._error is None:
-                logger.error("cannot publish: %s. Trying again every second.", error)
+                logger.error("cannot publish, trying again every second: %s", error)
             self._error, self._next_probe = error, time.monotonic() + PROBE_EVERY
             return
         channels = {outgoing.channel for outgoing in error.lost} - self._refused
@@ -128,15 +128,15 @@ class Sender:
             logger.error("cannot publish to %s: %s", ", ".join(sorted(channels)), error)
         self._refused |= channels
 
-    def _note_return(self, batch: Batch) -> None:
+    def _note_return(self, batch: Sequence[Outgoing]) -> None:
         if self._error:
-            logger.warning("publishing again; %s events were lost", f"{self.failed:,}")
+            logger.warning("publishing again; %s lost", counted(self.failed, "event"))
             self._error, self.failed = None, 0
         accepted = self._refused & {outgoing.channel for outgoing in batch}
         if accepted:
             logger.warning("publishing to %s again", ", ".join(sorted(accepted)))
         self._refused -= accepted
 
-    def _lose(self, batch: Batch, error: TransportError | None) -> None:
+    def _lose(self, batch: Sequence[Outgoing], error: TransportError | None) -> None:
         self.failed += len(batch)
         publish_failed.send_robust(type(self.transport), batch=batch, error=error)

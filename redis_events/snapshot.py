@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
+import django
 from django.core.exceptions import FieldDoesNotExist, ValidationError
 from django.db import connections, models
 from django.db.models import Field, Model
@@ -49,6 +50,8 @@ KNOWN = (
     models.UUIDField,
 )
 """Django's own fields: their values, those of their subclasses too, have a JSON form."""
+STAYS_STALE = django.VERSION < (6, 0)
+"""Whether ``save()`` leaves a generated column in the instance as it was before."""
 AS_IT_IS = (str, int, float, bool, Decimal, UUID, datetime, date, time, timedelta, dict, list, tuple, bytes, type(None))
 
 Step = tuple[str, str, type | None, Callable[[Any, str], Any]]
@@ -58,8 +61,9 @@ class Snapshot:
     """Reads the chosen fields of a model's instances: ``Snapshot(Order, fields=("id", "status"))(order)``.
 
     ``fields`` is a sequence of names or ``"__all__"``; ``exclude`` takes all but. Values are sent as stored: coerced
-    through their field, expressions such as ``F("total") + 1`` read back in one query. Deferred fields are left out:
-    loading them would be a query nobody asked for. Raises ConfigurationError for a field that is not there.
+    through their field, expressions such as ``F("total") + 1`` read back in one query, and generated columns where
+    Django leaves an old value in the instance. Deferred fields are left out: loading them would be a query nobody
+    asked for. Raises ConfigurationError for a field that is not there.
     """
 
     def __init__(
@@ -68,10 +72,11 @@ class Snapshot:
         self.model = model
         self._fields = list(_chosen(model, fields, exclude))
         self._steps = [_step(field) for field in self._fields]
+        self._stale = {field.attname for field in self._fields if field.generated} if STAYS_STALE else set()
 
     def unknown_fields(self) -> list[Field[Any, Any]]:
         """The fields whose values may have no JSON form: classes nobody here knows, with a Python type of their own."""
-        return [field for field in self._fields if not isinstance(_target(field), KNOWN)]
+        return [field for field in self._fields if not _has_json_form(field)]
 
     def __call__(self, instance: Model, *, using: str) -> dict[str, Any]:
         state = instance.__dict__
@@ -82,7 +87,7 @@ class Snapshot:
             value = state[attname]
             if type(value) is exact:
                 data[name] = value
-            elif hasattr(value, "resolve_expression"):
+            elif hasattr(value, "resolve_expression") or attname in self._stale:
                 unread[attname] = name
                 data[name] = None
             else:
@@ -124,10 +129,32 @@ def _step(field: Field[Any, Any]) -> Step:
 
 
 def _target(field: Field[Any, Any]) -> Field[Any, Any]:
-    """The field whose values these are: for a foreign key the one it points to."""
-    while isinstance(field, models.ForeignKey):
-        field = field.target_field
+    """The field whose values these are: the one a foreign key points to, the one a generated column fills."""
+    if isinstance(field, models.ForeignKey):
+        return _target(field.target_field)
+    if isinstance(field, models.GeneratedField) and field.output_field:
+        return _target(field.output_field)
     return field
+
+
+def _has_json_form(field: Field[Any, Any]) -> bool:
+    target = _target(field)
+    item_field = _item_field(target)
+    if item_field:
+        return _has_json_form(item_field)
+    return isinstance(target, KNOWN) or _is_postgres(target, "HStoreField")
+
+
+def _item_field(field: Field[Any, Any]) -> Field[Any, Any] | None:
+    """The field that says what the items of a PostgreSQL array are; None for all others."""
+    return vars(field)["base_field"] if _is_postgres(field, "ArrayField") else None
+
+
+def _is_postgres(field: Field[Any, Any], name: str) -> bool:
+    # By its name: importing django.contrib.postgres needs psycopg.
+    return any(
+        each.__name__ == name and each.__module__.startswith("django.contrib.postgres.") for each in type(field).__mro__
+    )
 
 
 def _converter(field: Field[Any, Any]) -> Callable[[Any, str], Any]:
@@ -153,6 +180,9 @@ def _plain(field: Field[Any, Any], value: Any, using: str) -> Any:
         return bytes(value)
     if isinstance(field, models.FileField):
         return str(value)
+    if isinstance(value, list | tuple) and (item_field := _item_field(field)):
+        convert = _converter(item_field)
+        return [convert(item, using) for item in value]
     return value if isinstance(value, AS_IT_IS) else field.get_prep_value(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 from .codec import decode
 from .conf import conf
 from .events import Event
-from .exceptions import DecodeError
+from .exceptions import ConfigurationError, DecodeError
 from .routing import create, transport_name
 from .transports.base import Subscription
 from .wording import one_line
@@ -31,7 +31,8 @@ class subscribe:  # reads as the verb it is: `with subscribe("channel") as event
 
     When the block begins, the server has confirmed the subscription. ``timeout`` is in seconds: iteration ends when
     nothing came for that long; without it, never. Messages that are no events are logged and left out. Raises
-    Unreachable or Refused at the start, and from the loop when the connection is lost.
+    ConfigurationError for channels of several transports, Unreachable or Refused at the start, and from the loop when
+    the connection is lost.
     """
 
     def __init__(self, *channels: str, timeout: float | None = None) -> None:
@@ -39,7 +40,7 @@ class subscribe:  # reads as the verb it is: `with subscribe("channel") as event
             raise TypeError("subscribe() needs at least one channel")
         self.timeout = timeout
         self._subscriptions = [Subscription(channel=channel) for channel in channels]
-        self._transport = create(transport_name(channels[0]))
+        self._transport = create(_common_transport(channels))
         self._is_over = False
         self._executor: ThreadPoolExecutor | None = None
 
@@ -96,6 +97,14 @@ class subscribe:  # reads as the verb it is: `with subscribe("channel") as event
             if events:
                 return events
         return []
+
+
+def _common_transport(channels: Sequence[str]) -> str:
+    names = {channel: transport_name(channel) for channel in channels}
+    if len(set(names.values())) > 1:
+        carried = ", ".join(f"{channel} by {name}" for channel, name in names.items())
+        raise ConfigurationError(f"subscribe() watches one transport at a time: {carried}. Use one each.")
+    return names[channels[0]]
 
 
 def _read(delivery: Any) -> Event[Any] | None:

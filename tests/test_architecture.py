@@ -22,7 +22,7 @@ FLOORS = (
     ("exceptions", "conf"),
     ("events", "codec", "retry", "signals", "wording", "transports.base"),
     (
-        "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing",
+        "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing", "deadlines",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
     ),
     ("publishing", "listening", "retrying", "replaying", "subscribing", "outbox", "inspection"),

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import http.server
 import re
+import select
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from redis_events.exceptions import Refused, TransportError, Unreachable
 from redis_events.transports.client import ErrorReply, Waiter, Wire, refused, server_name
+from tests.processes import open_descriptors
 from tests.proxy import Proxy
 from tests.servers import Server, black_hole, free_port, wait_for
 
@@ -218,3 +222,22 @@ def test_a_thousand_wakes_never_block() -> None:
         waiter.wake()
     assert waiter.wait(1.0)[1]
     waiter.close()
+
+
+def test_a_late_wake_writes_to_nothing_that_was_opened_after_the_close() -> None:
+    """Descriptors are numbers, and the next to open something gets the lowest free one."""
+    waiter = Waiter()
+    waiter.close()
+    pairs = [socket.socketpair() for _ in range(5)]
+    waiter.wake()
+    ready, _, _ = select.select(list(chain.from_iterable(pairs)), [], [], 0)
+    for end in chain.from_iterable(pairs):
+        end.close()
+    assert ready == []
+
+
+def test_a_waiter_nobody_holds_gives_its_descriptors_back() -> None:
+    before = open_descriptors()
+    for _ in range(20):
+        Waiter().close()
+    assert open_descriptors() == before

@@ -113,6 +113,7 @@ WRONG = [
     ({"RETRY": {"tries": 3}}, "REDIS_EVENTS[\"RETRY\"]: has no key 'tries'. Known: attempts"),
     ({"RETRY": {"attempts": 0}}, 'REDIS_EVENTS["RETRY"]: must be a whole number'),
     ({"RETRY": {"delay": 700}}, 'REDIS_EVENTS["RETRY"]: has a delay'),
+    ({"RETRY": {"max_delay": 1e12}}, 'REDIS_EVENTS["RETRY"]: has a delay'),
     ({"RETRY": 3}, 'REDIS_EVENTS["RETRY"]: must be a whole number'),
     ({"CHANNELS": ["c"]}, 'REDIS_EVENTS["CHANNELS"]: must be a dict'),
     ({"CHANNELS": {"c": None}}, 'REDIS_EVENTS["CHANNELS"]["c"]: must be a dict, not None.'),

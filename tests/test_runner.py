@@ -158,15 +158,13 @@ def test_an_async_receivers_event_is_its_own(loop: AsyncRunner) -> None:
 def test_a_closed_runner_leaves_no_thread() -> None:
     async def nothing(event: Event[Any]) -> None: ...
 
-    def ours() -> list[str]:
-        return [thread.name for thread in threading.enumerate() if thread.name == "redis_events-async"]
-
+    before = set(threading.enumerate())
     runner = AsyncRunner()
-    before = len(ours())
     calls(runner, run(receiver(nothing), document()))
-    assert len(ours()) == before + 1
+    own = set(threading.enumerate()) - before
+    assert "redis_events-async" in {thread.name for thread in own}
     runner.close()
-    wait_for(lambda: len(ours()) == before, what="the loop's thread to end")
+    wait_for(lambda: not any(each.name == "redis_events-async" for each in own & set(threading.enumerate())))
 
 
 # ------------------------------------------------------------------ what is kept and said

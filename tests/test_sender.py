@@ -231,6 +231,7 @@ def test_no_line_and_no_exception_holds_the_password(
             wrong.send(one(), strict=True)
     assert "hunter" not in caplog.text + str(caught.value)
     assert ":***@127.0.0.1" in caplog.text
+    assert caplog.messages[0].endswith("user is disabled."), "the server's own words, and one full stop"
 
 
 def test_strict_raises_what_went_wrong_and_sends_nothing_twice(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 import pytest
+from django.contrib.postgres.fields import ArrayField, HStoreField, IntegerRangeField
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection, connections, models
 from django.db.models import F, Value
@@ -68,11 +70,8 @@ def everything(alias: str) -> Iterator[type[models.Model]]:
             class Meta:
                 app_label = "testapp"
 
-        with connections[alias].schema_editor() as editor:
-            editor.create_model(Everything)
-        yield Everything
-        with connections[alias].schema_editor() as editor:
-            editor.delete_model(Everything)
+        with table_of(Everything, alias):
+            yield Everything
 
 
 def on_the_wire(snapshot: Snapshot, instance: Any, using: str) -> Any:
@@ -266,6 +265,76 @@ def test_nan_in_a_field_never_reaches_the_wire() -> None:
         codec.encode_value(snapshot(Parcel(weight=float("nan")), using="default"))
 
 
+@contextmanager
+def table_of(model: type[models.Model], alias: str) -> Iterator[None]:
+    with connections[alias].schema_editor() as editor:
+        editor.create_model(model)
+    try:
+        yield
+    finally:
+        with connections[alias].schema_editor() as editor:
+            editor.delete_model(model)
+
+
+def test_a_generated_column_is_what_the_database_made_of_the_new_values(alias: str) -> None:
+    with isolate_apps("tests.testapp"):
+
+        class Line(models.Model):
+            price = models.DecimalField(max_digits=9, decimal_places=2)
+            twice = models.GeneratedField(
+                expression=F("price") * 2,
+                output_field=models.DecimalField(max_digits=9, decimal_places=2),
+                db_persist=True,
+            )
+
+            class Meta:
+                app_label = "testapp"
+
+    snapshot = Snapshot(Line, fields=("price", "twice"))
+    assert snapshot.unknown_fields() == []
+    with table_of(Line, alias):
+        line = Line.objects.using(alias).create(price="1.10")
+        assert on_the_wire(snapshot, line, alias) == {"price": "1.10", "twice": "2.20"}
+        line.price = "2.50"
+        line.save()
+        assert on_the_wire(snapshot, line, alias) == {"price": "2.50", "twice": "5.00"}
+
+
+def test_the_items_of_an_array_are_sent_as_stored(postgres_alias: str) -> None:
+    with isolate_apps("tests.testapp"):
+
+        class Basket(models.Model):
+            prices = ArrayField(ArrayField(models.DecimalField(max_digits=9, decimal_places=2)))
+            labels = ArrayField(models.CharField(max_length=9, null=True))
+
+            class Meta:
+                app_label = "testapp"
+
+    snapshot = Snapshot(Basket, fields=("prices", "labels"))
+    assert snapshot.unknown_fields() == []
+    with table_of(Basket, postgres_alias):
+        basket = Basket.objects.using(postgres_alias).create(prices=[["1.125", 2], [0, 1]], labels=("a", None))
+        sent = on_the_wire(snapshot, basket, postgres_alias)
+        assert sent == {"prices": [["1.13", "2.00"], ["0.00", "1.00"]], "labels": ["a", None]}
+        assert on_the_wire(snapshot, Basket.objects.using(postgres_alias).get(), postgres_alias) == sent
+
+
+def test_an_hstore_is_an_object_of_texts() -> None:
+    with isolate_apps("tests.testapp"):
+
+        class Tin(models.Model):
+            colours = HStoreField()
+
+            class Meta:
+                app_label = "testapp"
+
+    snapshot = Snapshot(Tin, fields=("colours",))
+    assert snapshot.unknown_fields() == []
+    assert on_the_wire(snapshot, Tin(colours={"lid": "red", "box": None}), "default") == {
+        "colours": {"lid": "red", "box": None}
+    }
+
+
 class Point(models.Field):
     """A field class nobody here knows."""
 
@@ -276,9 +345,13 @@ def test_field_classes_nobody_knows_are_named() -> None:
         class Place(models.Model):
             name = models.CharField(max_length=9)
             where = Point()
+            path = ArrayField(Point())
+            size = models.GeneratedField(expression=F("where"), output_field=Point(), db_persist=True)
+            between = IntegerRangeField()
 
             class Meta:
                 app_label = "testapp"
 
-    assert [field.name for field in Snapshot(Place, fields="__all__").unknown_fields()] == ["where"]
+    unknown = Snapshot(Place, fields="__all__").unknown_fields()
+    assert [field.name for field in unknown] == ["where", "path", "size", "between"]
     assert Snapshot(Order, fields="__all__").unknown_fields() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import pytest
 import redis
 
 from redis_events import publish, subscribe
-from redis_events.exceptions import Refused, Unreachable
+from redis_events.exceptions import ConfigurationError, Refused, Unreachable
 from tests.processes import ROOT, open_descriptors
 from tests.servers import Server, free_port, wait_for
 
@@ -135,6 +136,14 @@ def test_a_bare_script_watches_and_publishes_without_installed_apps(redis_locati
     command = [sys.executable, "-W", "error", "-c", SCRIPT, redis_location, prefix]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
     assert (done.stdout, done.stderr) == ("Hello, World!!!\n", "")
+
+
+def test_channels_of_two_transports_are_refused_with_their_names(settings: Any) -> None:
+    other = "redis_events.transports.memory.MemoryTransport"
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {"local.*": {"TRANSPORT": other}}}
+    with pytest.raises(ConfigurationError, match=rf"a by pubsub, local.b by {re.escape(other)}"):
+        subscribe("a", "local.b")
+    assert subscribe("local.a", "local.b")
 
 
 def test_it_needs_a_channel() -> None:

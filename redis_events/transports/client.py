@@ -1,7 +1,7 @@
 """Where connections are made: timeouts on everything, no retries behind our back, no probes.
 
-redis-py logs in (URL, TLS, AUTH, SELECT); from then on the socket is ours and hiredis reads it. That is worth 2.6× on
-one PUBLISH and 4.8× on pub/sub reading against the client's own API.
+redis-py logs in (URL, TLS, AUTH, SELECT); from then on the socket is ours and hiredis reads it. Against the client's
+own API that takes half the CPU for one PUBLISH and a twelfth for a message read from pub/sub (docs/decisions/0002).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import selectors
 import socket
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -115,7 +116,9 @@ class Waiter:
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self._wake_out, self._wake_in = os.pipe()
+        self._wake_out, self._wake_in = pipe = os.pipe()
+        # Closed when nobody can call ``wake`` any more: a late one must not write to whatever got the number next.
+        weakref.finalize(self, _close_all, pipe).atexit = False
         os.set_blocking(self._wake_in, False)
         self._selector.register(self._wake_out, selectors.EVENT_READ)
 
@@ -134,13 +137,17 @@ class Waiter:
         return [wire for wire in ready if isinstance(wire, Wire)], woken
 
     def wake(self) -> None:
-        with suppress(OSError):  # full: it will wake anyway; closed: nobody waits
+        with suppress(BlockingIOError):  # full: it will wake anyway
             os.write(self._wake_in, b"!")
 
     def close(self) -> None:
+        """Stop waiting; ``wake`` does nothing from now on."""
         self._selector.close()
-        os.close(self._wake_out)
-        os.close(self._wake_in)
+
+
+def _close_all(descriptors: tuple[int, ...]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _connection(location: str, timeout: float) -> AbstractConnection:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import floors
+from .. import announcements, floors
 from ..conf import conf
 from ..exceptions import TransportError
 from .client import Command, Wire
@@ -30,6 +30,7 @@ class Keeper:
         self.consumer = consumer
         self._wire: Wire | None = None
         self._next: dict[str, float] = {}
+        self._floors: dict[Pair, str] = {}
 
     def keep(self, pairs: Sequence[Pair]) -> None:
         """Do what is due. Raises TransportError."""
@@ -67,15 +68,16 @@ class Keeper:
         for pair, facts, summary in zip(pairs, groups, pending, strict=True):
             if not is_error(facts) and not is_error(summary):
                 floor = _floor(pair[1], facts, summary)
-                if floor:
+                if floor and self._floors.get(pair) != floor:
                     found[pair] = floor
-        floors.save(found)
+        if floors.save(found):
+            self._floors |= found
 
     def _trim(self, channels: set[str]) -> None:
-        now = time.time()
+        assert self._wire
+        announced = announcements.read(self._wire)
         for channel in sorted(channels):
-            entry = conf.channel(channel)
-            oldest = now - ((entry.RETENTION if entry else None) or conf.RETENTION)
+            oldest = time.time() - announcements.retention(channel, announced)
             self._call([("EVAL", TRIM, 1, conf.redis_name(channel), f"{int(oldest * 1000)}-0")])
 
 

@@ -10,7 +10,10 @@ from .. import announcements
 from ..conf import conf
 from ..exceptions import Unreachable
 from .base import Outgoing
-from .client import Command, Wire, raise_refusals
+from .client import Command, ErrorReply, Wire, raise_refusals
+
+ANNOUNCE_EVERY = 10.0
+"""Seconds after which an announcement goes along again: the server may have lost everything."""
 
 
 class Outlet:
@@ -19,17 +22,19 @@ class Outlet:
     def __init__(self, location: str) -> None:
         self.location = location
         self._wire: Wire | None = None
-        self._announced: set[str] = set()
+        self._announced: dict[str, float] = {}
 
     def publish(self, batch: Sequence[Outgoing], command: Callable[[Outgoing], Command]) -> None:
-        """Send a batch in one round trip; with the first event of each channel goes its announcement.
+        """Send a batch in one round trip; with the first event of each channel, and now and then, its announcement.
 
         Raises Unreachable, or Refused with what was refused.
         """
-        new = {outgoing.channel for outgoing in batch} - self._announced
+        due = time.monotonic() - ANNOUNCE_EVERY
+        new = {outgoing.channel for outgoing in batch if self._announced.get(outgoing.channel, -1.0) < due}
         told = announcements.commands(new) if new else []
         replies = self.call([*told, *map(command, batch)])
-        self._announced |= new
+        if not any(isinstance(reply, ErrorReply) for reply in replies[: len(told)]):
+            self._announced |= dict.fromkeys(new, time.monotonic())
         raise_refusals(self.location, batch, replies[len(told) :])
 
     def call(self, commands: Sequence[Command]) -> list[Any]:

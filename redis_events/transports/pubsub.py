@@ -17,7 +17,10 @@ from .outlet import Outlet
 QUIET = 2.0
 """Seconds without a byte after which the server is asked for a PONG, and given as long again for it."""
 MOST_PATTERNS = 256
-"""Patterns a listener may subscribe to: each makes every PUBLISH on the server dearer, for everybody (FACTS)."""
+"""Patterns a listener may subscribe to: each makes every PUBLISH on the server dearer, for everybody.
+
+10,000 of them cost each PUBLISH 160 to 460 µs; 10,000 exact channels nothing.
+"""
 MOST_REMEMBERED = 10_000
 
 

@@ -1,0 +1,274 @@
+"""System checks: each misuse is told once, with an id of its own and what to do about it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.db import models
+from django.test.utils import isolate_apps
+
+from redis_events import Event, ModelPublisher, checks, event, publishes, receives
+from redis_events.transports.pubsub import MOST_PATTERNS
+from tests.processes import Project
+from tests.testapp.models import Order
+
+if TYPE_CHECKING:
+    from decimal import Decimal as OnlyForTypes
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def ids(declared: None, settings: Any) -> Any:
+    """The ids that the checks find now, without redis_events."""
+
+    def ids(**given: Any) -> list[str]:
+        if given:
+            settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, **given}
+        return [message.id.removeprefix("redis_events.") for message in found()]
+
+    return ids
+
+
+def found(*, deploy: bool = False) -> list[CheckMessage]:
+    ours = run_checks(tags=["redis_events"], include_deployment_checks=deploy)
+    return [message for message in ours if message.id.startswith("redis_events.")]
+
+
+@dataclass
+class Refunded:
+    order_id: int
+
+
+@dataclass
+class Both:
+    value: Refunded | Event[Any]
+
+
+def receiver(event: Event[Any]) -> None: ...
+
+
+# ------------------------------------------------------------------ each one
+
+
+def test_a_project_without_mistakes_has_no_message(ids: Any) -> None:
+    event("shop.order.refunded", channel="shop.orders", key_field="order_id")(Refunded)
+    receives(Refunded)(receiver)
+    receives("live.*", types="a.*", group="search", using="other", name="other")(receiver)
+    publishes(Order)(type("P", (ModelPublisher,), {"channel": "shop.orders", "fields": "__all__"}))
+    assert ids() == []
+
+
+def test_each_wrong_setting_is_an_e001_with_its_hint(ids: Any) -> None:
+    assert ids(PREFX="x", GRACE=0) == ["E001", "E001"]
+    assert any('Did you mean "PREFIX"?' in message.hint for message in found())
+
+
+def test_a_wrong_setting_is_told_alone(ids: Any) -> None:
+    receives("c", once=True)(receiver)
+    assert ids(PREFX="x", CHANNELS={"c": {"TRANSPORT": "nowhere.Pigeon"}}) == ["E001"]
+
+
+def test_a_signature_that_does_not_take_one_event_is_an_e002(ids: Any) -> None:
+    def none() -> None: ...
+    def two(event: Any, more: Any) -> None: ...
+    def named(*, event: Any) -> None: ...
+    def fine(event: Any, more: int = 1, *rest: Any, **options: Any) -> None: ...
+
+    for function in (none, two, named, fine):
+        receives("c")(function)
+    assert ids() == ["E002"] * 3
+
+
+def test_an_annotation_that_cannot_be_resolved_is_an_e003(ids: Any) -> None:
+    def credit(event: Event[OnlyForTypes]) -> None: ...
+
+    receives("c")(credit)
+    assert ids() == ["E003"]
+
+
+def test_a_data_type_no_json_can_be_read_into_is_an_e004(ids: Any) -> None:
+    def credit(event: Event[Refunded | Both]) -> None: ...
+
+    receives("c", types="t")(credit)
+    assert ids() == ["E004"]
+
+
+def test_once_in_an_async_receiver_is_an_e005(ids: Any) -> None:
+    async def credit(event: Any) -> None: ...
+
+    receives("c", once=True)(credit)
+    assert ids() == ["E005"]
+
+
+@pytest.mark.parametrize("channel", ["", "a b", "a\n", "redis-events:stats", "redis-events:*"])
+def test_a_channel_where_nothing_ever_comes_is_an_e006(ids: Any, channel: str) -> None:
+    receives(channel)(receiver)
+    assert ids() == ["E006"]
+
+
+@pytest.mark.parametrize("group", ["a b", "~relay", "a:b", "x" * 65])
+def test_a_group_that_is_no_name_is_an_e007(ids: Any, group: str) -> None:
+    receives("c", group=group)(receiver)
+    assert ids() == ["E007"]
+
+
+def test_an_unknown_database_is_an_e008(ids: Any) -> None:
+    receives("c", using="nowhere")(receiver)
+    assert ids() == ["E008"]
+
+
+def test_two_receivers_of_one_name_are_an_e009(ids: Any) -> None:
+    receives("a")(receiver)
+    receives("b")(receiver)
+    assert ids() == ["E009"]
+
+
+def test_more_patterns_than_a_listener_may_have_are_one_e010(ids: Any) -> None:
+    for number in range(MOST_PATTERNS):
+        receives(f"tenant-{number}.*", name=str(number))(receiver)
+    assert ids() == []
+    receives("*", name="more")(receiver)
+    assert ids() == ["E010"]
+
+
+@pytest.mark.parametrize(
+    ("data_type", "given"),
+    [
+        (Both, {}),
+        (Refunded, {"type": "order refunded"}),
+        (Refunded, {"channel": "shop.*"}),
+        (Refunded, {"key_field": "order"}),
+    ],
+    ids=lambda each: str(each)[:30],
+)
+def test_an_event_class_nobody_can_publish_is_an_e011(ids: Any, data_type: type, given: Any) -> None:
+    event(given.pop("type", "t"), **{"channel": "c", **given})(data_type)
+    assert ids() == ["E011"]
+
+
+class Point(models.Field):
+    pass
+
+
+def test_a_published_field_without_a_json_form_is_an_e012(ids: Any) -> None:
+    with isolate_apps("tests.testapp"):
+
+        class Place(models.Model):
+            where = Point()
+
+            class Meta:
+                app_label = "testapp"
+
+        publishes(Place)(type("Places", (ModelPublisher,), {"channel": "c", "fields": ("id", "where")}))
+        assert ids() == ["E012"]
+
+
+class NoTransport:
+    def __init__(self, location: str) -> None: ...
+
+
+@pytest.mark.parametrize("path", ["nowhere.Pigeon", "tests.test_checks.Missing", "tests.test_checks.NoTransport"])
+def test_a_transport_that_is_none_is_an_e013(ids: Any, path: str) -> None:
+    assert ids(LOCATION="redis://localhost", CHANNELS={"c": {"TRANSPORT": path}}) == ["E013"]
+
+
+def test_a_data_class_for_every_type_of_a_channel_is_a_w001(ids: Any) -> None:
+    def credit(event: Event[Refunded]) -> None: ...
+
+    receives("c")(credit)
+    assert ids() == ["W001"]
+    receives("c", types="t", name="narrow")(credit)
+    assert ids() == ["W001"]
+
+
+@pytest.mark.parametrize("location", ["memory://", "redis://localhost"])
+def test_once_on_pubsub_is_a_w002(ids: Any, location: str) -> None:
+    receives("c", once=True)(receiver)
+    assert ids(LOCATION=location) == ["W002"]
+
+
+def test_receivers_outside_of_the_installed_apps_are_a_w003(project: Project) -> None:
+    stray = project.folder / "stray"
+    stray.mkdir()
+    (stray / "__init__.py").write_text("")
+    (stray / "receivers.py").write_text("from redis_events import receives")
+    (stray / "events.py").write_text("# nothing of ours")
+    check = project.manage("check")
+    assert check.wait() == 0
+    assert check.output.count("redis_events.W003") == 1
+    assert f"{stray / 'receivers.py'} is never imported: stray is not in INSTALLED_APPS." in check.output
+
+
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("redis://example.com", ["W010"]),
+        ("redis://:secret@example.com?ssl_cert_reqs=none", ["W010", "W011"]),
+        ("rediss://example.com?ssl_cert_reqs=none", ["W011"]),
+        ("rediss://example.com", []),
+        ("redis://localhost", []),
+        ("redis://[::1]:1", []),
+        ("unix:///run/redis.sock", []),
+    ],
+)
+def test_what_leaves_the_machine_unprotected_is_told_before_a_deployment_only(
+    ids: Any, location: str, expected: list[str]
+) -> None:
+    assert ids(LOCATION=location) == []
+    messages = found(deploy=True)
+    assert [message.id.removeprefix("redis_events.") for message in messages] == expected
+    assert "secret" not in str(messages)
+
+
+# ------------------------------------------------------------------ all of them
+
+
+def written_ids() -> Iterator[str]:
+    for node in ast.walk(ast.parse(Path(checks.__file__).read_text())):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_message":
+            assert isinstance(node.args[1], ast.Constant)
+            yield node.args[1].value
+
+
+def test_one_id_is_one_check_and_every_id_is_tested_and_documented() -> None:
+    by_function: dict[str, set[str]] = {}
+    tree = ast.parse(Path(checks.__file__).read_text())
+    for function in [node for node in tree.body if isinstance(node, ast.FunctionDef)]:
+        for id in re.findall(r'_message\(\s*\w+, "([EW]\d{3})"', ast.unparse(function).replace("'", '"')):
+            by_function.setdefault(id, set()).add(function.name)
+    assert set(by_function) == set(written_ids())
+    assert {id: names for id, names in by_function.items() if len(names) > 1} == {}
+    here, documented = Path(__file__).read_text().lower(), (ROOT / "docs" / "checks.md").read_text()
+    for id in by_function:
+        assert id.lower() in here
+        assert f"## {id}\n" in documented
+
+
+def test_every_message_has_a_hint_that_ends_in_its_page(ids: Any) -> None:
+    receives("", group="a b", using="nowhere", once=True)(receiver)
+    receives("c", name="not async")(lambda: None)
+    assert set(ids()) == {"E002", "E006", "E007", "E008", "W002"}
+    for message in found():
+        anchor = message.id.removeprefix("redis_events.").lower()
+        assert message.hint.endswith(f" (docs/checks.md#{anchor})")
+        assert message.msg.endswith(".")
+
+
+def test_checking_opens_no_socket(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a check connects")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    receives("c")(receiver)
+    assert ids(LOCATION="redis://example.com", CHANNELS={"c": {"TRANSPORT": "pubsub"}}) == []
+    found(deploy=True)

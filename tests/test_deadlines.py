@@ -1,0 +1,126 @@
+"""A receiver that outlasts its timeout is shown, and its process makes room for a new one."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.processes import Process, Project
+from tests.servers import Server, wait_for
+
+RECEIVERS = """
+import asyncio, threading, time
+from pathlib import Path
+from redis_events import receives, RetryLater
+
+@receives("orders", name="app.hear")
+def hear(event):
+    with Path("heard").open("a") as file:
+        print(event.data, file=file)
+
+@receives("orders", types="order.hung", timeout=0.5)
+def hang(event):
+    wait_for_a_lock_nobody_gives_back()
+
+def wait_for_a_lock_nobody_gives_back():
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+@receives("async", timeout=0.5)
+async def hang_async(event):
+    await never()
+
+async def never():
+    await asyncio.Event().wait()
+
+@receives("async.blocked", timeout=0.5)
+async def block(event):
+    time.sleep(600)
+
+@receives("retried", timeout=0.5)
+def hang_in_the_retry(event):
+    if event.attempt == 1:
+        raise RetryLater(after=0)
+    wait_for_a_lock_nobody_gives_back()
+
+@receives("quick", timeout=0.5)
+def quick(event):
+    time.sleep(0.2)
+"""
+SECRET = "payload-that-no-log-shows"
+
+
+@pytest.fixture
+def service(project: Project) -> Project:
+    project.write("receivers.py", RECEIVERS)
+    return project
+
+
+@pytest.fixture
+def listen(service: Project) -> Callable[[], Process]:
+    def start() -> Process:
+        process = service.manage("listen_events")
+        process.wait_for_line("Listening on ", timeout=20)
+        return process
+
+    return start
+
+
+def publish(service: Project, channel: str, type: str = "order.hung") -> None:
+    service.shell(f"from redis_events import publish; publish({channel!r}, {SECRET!r}, type={type!r})")
+
+
+@pytest.mark.parametrize(
+    ("channel", "functions"),
+    [
+        ("orders", ["hang", "wait_for_a_lock_nobody_gives_back"]),
+        ("async", ["hang_async", "never"]),
+        ("async.blocked", ["block"]),
+        ("retried", ["hang_in_the_retry", "wait_for_a_lock_nobody_gives_back"]),
+    ],
+)
+def test_its_stack_is_logged_without_the_payload_and_the_process_exits_75(
+    channel: str, functions: list[str], service: Project, listen: Callable[[], Process]
+) -> None:
+    process = listen()
+    publish(service, channel)
+    process.wait_for_line(rf"app\.receivers\.{functions[0]} over order\.hung \S+ has outrun its timeout of 0\.5 s")
+    began = time.monotonic()
+    assert process.wait(10) == 75
+    assert time.monotonic() - began < 5
+    frames = re.findall(r'File ".*app/receivers\.py", line \d+, in (\w+)', process.output)
+    assert frames == functions
+    assert SECRET not in process.output
+
+
+def test_a_run_within_its_timeout_is_left_alone(service: Project, listen: Callable[[], Process]) -> None:
+    process = listen()
+    for _ in range(4):
+        publish(service, "quick")
+    process.terminate()
+    assert process.wait(10) == 0
+    assert process.find("4 done"), process.output
+    assert not process.find("outrun")
+
+
+@pytest.mark.slow
+def test_on_a_stream_the_hung_run_counts_as_a_start_and_ends_as_a_dead_letter(
+    service: Project, listen: Callable[[], Process], server: Server, prefix: str
+) -> None:
+    service.settings = {"CHANNELS": {"orders": {"TRANSPORT": "stream"}}, "MAX_DELIVERIES": 1}
+    publish(service, "orders")
+    publish(service, "orders", "order.fine")
+    for _ in range(2):  # in its batch, which says nothing; then alone
+        assert listen().wait(20) == 75
+    process = listen()
+    with server.client() as client:
+        wait_for(lambda: client.xpending(f"{prefix}:orders", "shop")["pending"] == 0, timeout=15, what="all settled")
+    process.terminate()
+    assert process.wait(10) == 0
+    dead = "from redis_events.models import HeldDelivery as H; print(list(H.objects.values_list('receiver', 'state')))"
+    assert service.shell(dead) == "[('app.receivers.hang', 'dead')]"
+    assert len((service.folder / "heard").read_text().splitlines()) >= 2

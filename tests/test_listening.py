@@ -1,0 +1,328 @@
+"""What a listener does with a batch, and with a connection that comes and goes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from redis_events import Event, Reject, Retry, RetryLater, event_settled, gap_detected, listening, publish
+from redis_events.listening import Listener
+from redis_events.models import DeadLetter, HeldDelivery
+from redis_events.registry import Receiver
+from redis_events.retry import Outcome
+from redis_events.runner import Result
+from redis_events.transports.pubsub import PubSubTransport
+from tests.listeners import delivery, document, listener, receiver
+from tests.processes import Project
+from tests.servers import Postgres, Server, wait_for
+from tests.testapp.models import Tag
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+
+State = HeldDelivery.State
+
+
+def fail(event: Event[Any]) -> None:
+    raise ValueError("no")
+
+
+def hearing(heard: list[Any], name: str = "app.hear") -> Receiver:
+    def hear(event: Event[Any]) -> None:
+        heard.append(event.data)
+
+    return receiver(hear, name=name)
+
+
+def held_rows() -> list[tuple[str, str]]:
+    return [(row.receiver, row.state) for row in HeldDelivery.objects.order_by("id")]
+
+
+# ------------------------------------------------------------------ a batch
+
+
+def test_a_failing_receiver_is_a_dead_letter_with_the_very_bytes_and_the_others_run() -> None:
+    heard: list[Any] = []
+    first, second = document(1, id="one"), document(2, id="two")
+    listener(receiver(fail), hearing(heard)).process([delivery(first), delivery(second)])
+    assert heard == [1, 2]
+    assert [(bytes(row.raw), row.event_id) for row in DeadLetter.objects.order_by("id")] == [
+        (first, "one"),
+        (second, "two"),
+    ]
+    row = DeadLetter.objects.first()
+    assert row is not None
+    assert (row.source, row.channel, row.type, row.key, row.attempt) == ("shop", "orders", "shop.order.paid", "7", 1)
+    assert (row.reason, row.exception) == ("no", "ValueError")
+    assert "def fail" not in row.traceback
+    assert "test_listening.py" in row.traceback
+
+
+def test_each_outcome_is_held_as_what_it_is_and_counted() -> None:
+    def reject(event: Event[Any]) -> None:
+        raise Reject("why")
+
+    def later(event: Event[Any]) -> None:
+        raise RetryLater(after=30)
+
+    own = listener(receiver(reject), receiver(later), receiver(fail, retry=Retry(attempts=2)), hearing([]))
+    own.process([delivery(document())])
+    assert held_rows() == [("app.reject", State.DEAD), ("app.later", State.WAITING), ("app.fail", State.WAITING)]
+    assert own.counts == {Outcome.DONE: 1, Outcome.RETRY: 2, Outcome.DEAD: 1}
+    assert (own.settled, own.in_flight) == (1, 0)
+
+
+def test_bytes_that_are_no_event_are_kept_and_the_good_ones_run() -> None:
+    heard: list[Any] = []
+    junk = [b"\xff", b"[" * 100, b'{"specversion":"1.0"}', b"x" * 300_000]
+    listener(hearing(heard)).process([*map(delivery, junk), delivery(document("good"))])
+    assert heard == ["good"]
+    kept = {bytes(row.raw): row.reason for row in DeadLetter.objects.filter(receiver="")}
+    assert set(kept) == {*junk[:3], junk[3][:262_144]}
+    assert "of 300,000 bytes, sha256" in kept[junk[3][:262_144]]
+
+
+def test_anybody_can_send_junk_so_only_so_much_an_hour_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "MOST_QUARANTINED", 3)
+    own = listener(hearing([]), receiver(fail, "other"))
+    own.process([delivery(b"\xff")] * 5)
+    own.process([delivery(b"\xff")] * 5 + [delivery(b"\xff", "other")])
+    assert DeadLetter.objects.filter(channel="orders").count() == 3
+    assert DeadLetter.objects.filter(channel="other").count() == 1
+    assert own.settled == 11
+
+
+def test_events_nobody_receives_are_settled_and_nothing_else() -> None:
+    own = listener(receiver(fail, types=("shop.order.refunded",)))
+    own.process([delivery(document())])
+    assert (own.settled, own.counts.total(), held_rows()) == (1, 0, [])
+
+
+def test_async_and_sync_receivers_of_one_event_all_run() -> None:
+    heard: list[Any] = []
+
+    async def push(event: Event[Any]) -> None:
+        await asyncio.sleep(0.01)
+        heard.append(("async", event.data))
+
+    async def fail_async(event: Event[Any]) -> None:
+        raise ValueError
+
+    listener(receiver(push), receiver(fail_async), hearing(heard)).process([delivery(document(1))])
+    assert sorted(map(str, heard)) == ["('async', 1)", "1"]
+    assert held_rows() == [("app.fail_async", State.DEAD)]
+
+
+def test_what_a_receiver_publishes_knows_its_cause() -> None:
+    published: list[Event[Any]] = []
+
+    def publish_on(event: Event[Any]) -> None:
+        published.append(publish("billing", 1, type="billing.invoice.created"))
+
+    listener(receiver(publish_on)).process([delivery(document(id="cause"))])
+    assert (published[0].causation_id, published[0].correlation_id, published[0].hops) == ("cause", "cause", 1)
+
+
+def test_a_watcher_that_raises_changes_no_outcome() -> None:
+    seen: list[Sequence[Result]] = []
+
+    def broken(results: Sequence[Result], **_: object) -> None:
+        seen.append(results)
+        raise RuntimeError("a watcher's own trouble")
+
+    event_settled.connect(broken)
+    try:
+        own = listener(receiver(fail), hearing([]))
+        own.process([delivery(document())])
+    finally:
+        event_settled.disconnect(broken)
+    assert [result.verdict.outcome for result in seen[0]] == [Outcome.DEAD, Outcome.DONE]
+    assert held_rows() == [("app.fail", State.DEAD)]
+
+
+# ------------------------------------------------------------------ the database
+
+
+def leave_autocommit_off(event: Event[Any]) -> None:
+    transaction.set_autocommit(False)
+    Tag.objects.create(name="half done")
+
+
+def leave_a_transaction_open(event: Event[Any]) -> None:
+    transaction.atomic().__enter__()
+    Tag.objects.create(name="half done")
+
+
+def break_the_transaction(event: Event[Any]) -> None:
+    connection.set_autocommit(False)
+    Tag.objects.create(name="half done")
+    raise ValueError
+
+
+@pytest.mark.parametrize("careless", [leave_autocommit_off, leave_a_transaction_open, break_the_transaction])
+def test_a_transaction_a_receiver_leaves_open_is_rolled_back_and_harms_nobody(
+    careless: Callable[[Event[Any]], None],
+) -> None:
+    def create(event: Event[Any]) -> None:
+        Tag.objects.create(name="whole")
+
+    own = listener(receiver(careless), receiver(create), receiver(fail))
+    in_a_thread(lambda: [own.process([delivery(document())]) for _ in range(2)])
+    assert list(Tag.objects.values_list("name", flat=True)) == ["whole", "whole"]
+    dead = DeadLetter.objects.values_list("receiver", flat=True)
+    assert sorted(dead) == sorted([f"app.{careless.__name__}", "app.fail"] * 2)
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    """With database connections of its own, closed at its end, as a listener has."""
+
+    def run() -> None:
+        work()
+        connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+
+
+def test_a_database_that_is_away_is_one_line_and_receivers_run_on(caplog: pytest.LogCaptureFixture) -> None:
+    heard: list[Any] = []
+    own = listener(receiver(fail), hearing(heard))
+    with without_tables():
+        for number in range(3):
+            own.process([delivery(document(number))])
+        own.process([delivery(b"\xff")])
+    own.process([delivery(document(3))])
+    assert heard == [0, 1, 2, 3]
+    assert held_rows() == [("app.fail", State.DEAD)]
+    assert len([record for record in caplog.records if "could not be kept" in record.message]) == 1
+
+
+@contextmanager
+def without_tables() -> Iterator[None]:
+    with connection.schema_editor() as editor:
+        editor.delete_model(HeldDelivery)
+    try:
+        yield
+    finally:
+        with connection.schema_editor() as editor:
+            editor.create_model(HeldDelivery)
+
+
+def test_one_database_away_loses_only_its_own_receivers_failures() -> None:
+    own = listener(receiver(fail, name="app.here"), receiver(fail, name="app.there", using="other"))
+    with without_tables():
+        own.process([delivery(document())])
+    assert [row.receiver for row in HeldDelivery.objects.using("other").all()] == ["app.there"]
+
+
+COUNT_DEAD = """
+from redis_events.models import DeadLetter
+print(DeadLetter.objects.filter(receiver="").count(), DeadLetter.objects.count())
+"""
+RECEIVERS = """
+from redis_events import receives
+
+@receives("live.*")
+def fail(event):
+    raise ValueError("\\x00 and \\ud800")
+"""
+
+
+@pytest.mark.slow
+def test_no_name_and_no_text_from_outside_spoils_the_dead_letters_on_postgresql(
+    project: Project, postgres: Postgres, server: Server, prefix: str
+) -> None:
+    """PostgreSQL refuses NUL and surrogates in text: one of them must not cost the whole batch."""
+    project.database(postgres.create(prefix))
+    project.migrate()
+    project.write("receivers.py", RECEIVERS)
+    process = project.manage("listen_events")
+    process.wait_for_line("Listening on ", timeout=20)
+    names = [b"live.\x00", b"live.\xff\xfe", b"live." + b"n" * 400, b"live.good"]
+    with server.client() as client, client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.publish(f"{prefix}:".encode() + name, b"\xff\x00")
+            pipeline.publish(f"{prefix}:".encode() + name, b"text \x00")
+        pipeline.execute()
+    wait_for(lambda: sum("dead  " in line for line in process.lines) == 4, what="four dead letters")
+    assert project.shell(COUNT_DEAD) == "4 8", process.output
+
+
+# ------------------------------------------------------------------ the connection
+
+
+@contextmanager
+def running(own: Listener) -> Iterator[threading.Thread]:
+    own.connect()
+    thread = threading.Thread(target=own.run)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        own.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@contextmanager
+def gaps() -> Iterator[list[dict[str, Any]]]:
+    found: list[dict[str, Any]] = []
+
+    def note(**facts: Any) -> None:
+        found.append(facts)
+
+    gap_detected.connect(note)
+    try:
+        yield found
+    finally:
+        gap_detected.disconnect(note)
+
+
+def test_each_gap_is_reported_with_its_length_and_its_channels(
+    events_settings: dict[str, Any], prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Any] = []
+    with Server() as server, gaps() as found, caplog.at_level(logging.INFO, logger="redis_events.listen"):
+        own = Listener(PubSubTransport(server.url), [hearing(heard)])
+        with running(own):
+            server.kill()
+            began = time.monotonic()
+            wait_for(lambda: "connection lost" in caplog.text, what="the loss to be told")
+            server.start()
+            wait_for(lambda: found, what="the gap")
+            length = time.monotonic() - began
+            with server.client() as client:
+                client.publish(f"{prefix}:orders", "after")
+            wait_for(lambda: heard == ["after"], what="the next event")
+    assert len(found) == 1
+    assert found[0]["channels"] == ["orders"]
+    assert 0 < found[0]["seconds"] <= length + 1.1  # it begins at the server's last sign of life, at most a second ago
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.split()[0] for line in lines] == ["connection", "listening"]
+
+
+def test_stopping_wakes_a_waiting_listener_at_once(events_settings: dict[str, Any]) -> None:
+    own = Listener(PubSubTransport(events_settings["LOCATION"]), [hearing([])])
+    with running(own) as thread:
+        began = time.monotonic()
+        own.stop()
+        thread.join(5)
+        assert time.monotonic() - began < 0.5
+
+
+def test_draining_works_off_what_is_there_and_ends(events_settings: dict[str, Any]) -> None:
+    heard: list[Any] = []
+    own = Listener(PubSubTransport(events_settings["LOCATION"]), [hearing(heard)])
+    own.connect()
+    for number in range(250):
+        publish("orders", number)
+    own.run(drain=True)
+    assert heard == list(range(250))

@@ -1,0 +1,213 @@
+"""What one listen_events process runs, and what it takes to bring it down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from redis_events.process import Options, Threads, by_transport, chosen_receivers
+from redis_events.registry import Receiver
+from tests.listeners import receiver
+from tests.processes import Process, Project, open_descriptors
+from tests.proxy import Proxy
+from tests.servers import Server, wait_for
+
+BROKEN_TRANSPORT = """
+from redis_events.transports.memory import MemoryTransport
+
+class Broken(MemoryTransport):
+    def receive(self, *, limit, timeout):
+        raise ZeroDivisionError("a bug of its own")
+"""
+RECEIVERS = """
+import asyncio, sys
+from redis_events import receives
+
+def note(text):
+    with open("heard", "a") as file:
+        file.write(f"{text}\\n")
+
+@receives("hello")
+def hear(event):
+    note(event.data)
+
+@receives("exits")
+def leave(event):
+    sys.exit(7)
+
+@receives("hangs")
+async def hang(event):
+    note("began")
+    await asyncio.sleep(600)
+"""
+
+
+def hear(event: Any) -> None: ...
+
+
+@pytest.fixture
+def receivers(monkeypatch: pytest.MonkeyPatch) -> Sequence[Receiver]:
+    made = tuple(receiver(hear, channel, name=channel) for channel in ("shop.orders", "shop.carts", "live.*"))
+    monkeypatch.setattr("redis_events.process.all_receivers", lambda: made)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ((), ["shop.orders", "shop.carts", "live.*"]),
+        (("shop.*",), ["shop.orders", "shop.carts"]),
+        (("shop.carts", "live.*"), ["shop.carts", "live.*"]),
+        (("shop.order",), []),
+        (("*",), ["shop.orders", "shop.carts", "live.*"]),
+    ],
+    ids=repr,
+)
+def test_channels_choose_receivers(wanted: Sequence[str], chosen: list[str], receivers: Sequence[Receiver]) -> None:
+    assert [each.channel for each in chosen_receivers(wanted)] == chosen
+
+
+def test_receivers_are_listened_to_on_the_transport_of_their_channel(
+    settings: Any, receivers: Sequence[Receiver]
+) -> None:
+    entry = {"TRANSPORT": "app.transports.Own"}
+    settings.REDIS_EVENTS = {"LOCATION": "redis://localhost", "CHANNELS": {"shop.*": entry}}
+    names = {name: [each.channel for each in found] for name, found in by_transport(receivers).items()}
+    assert names == {"app.transports.Own": ["shop.orders", "shop.carts"], "pubsub": ["live.*"]}
+
+
+def test_a_thread_has_ended_by_the_time_the_bell_rings() -> None:
+    """Whoever is woken looks once, and then not for a minute."""
+    threads = Threads()
+    seen: list[bool] = []
+    threads.start("one", lambda: None, lambda: seen.append(threads.are_alive))
+    wait_for(lambda: seen, what="the bell")
+    assert seen == [False]
+
+
+def test_options_are_what_the_command_takes() -> None:
+    assert Options() == Options(channels=(), drain=False, max_events=None, max_time=None, dry_run=False)
+
+
+# ------------------------------------------------------------------ real processes
+
+
+@pytest.fixture
+def service(project: Project) -> Project:
+    project.write("receivers.py", RECEIVERS)
+    return project
+
+
+def listening(project: Project) -> Process:
+    process = project.manage("listen_events")
+    process.wait_for_line("Listening on ", timeout=20)
+    return process
+
+
+def heard(project: Project) -> list[str]:
+    file = project.folder / "heard"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def test_a_bug_in_a_transport_ends_the_process_with_1_and_its_traceback(service: Project) -> None:
+    """Unexpected is not hidden: a supervisor starts it anew."""
+    service.write("transports.py", BROKEN_TRANSPORT)
+    service.settings = {"CHANNELS": {"hello": {"TRANSPORT": "app.transports.Broken"}}}
+    process = service.manage("listen_events")
+    assert process.wait(20) == 1
+    assert "ZeroDivisionError: a bug of its own" in process.output
+    assert process.find("stopped. ")
+
+
+def test_a_transport_that_does_not_exist_exits_5_without_a_traceback(service: Project) -> None:
+    service.settings = {"CHANNELS": {"hello": {"TRANSPORT": "app.nowhere.Transport"}}}
+    process = service.manage("listen_events")
+    assert process.wait(20) == 5, process.output
+    assert "app.nowhere.Transport" in process.output
+    assert "Traceback" not in process.output
+
+
+def test_sys_exit_in_a_receiver_is_its_own_failure_only(service: Project, server: Server, prefix: str) -> None:
+    process = listening(service)
+    with server.client() as client:
+        client.publish(f"{prefix}:exits", "x")
+        client.publish(f"{prefix}:hello", "after")
+    wait_for(lambda: heard(service) == ["after"], what="the next event")
+    assert process.find("dead .* → app.receivers.leave  after 1 run  SystemExit: 7")
+    process.terminate()
+    assert process.wait(10) == 0
+
+
+def test_an_async_receiver_that_hangs_is_abandoned_too(service: Project, server: Server, prefix: str) -> None:
+    service.settings = {"GRACE": 0.5}
+    process = listening(service)
+    with server.client() as client:
+        client.publish(f"{prefix}:hangs", "x")
+    wait_for(lambda: heard(service) == ["began"], what="the receiver")
+    process.terminate()
+    assert process.wait(10) == 6
+    assert process.find("1 abandoned")
+
+
+def test_a_database_that_is_away_at_the_start_is_a_warning(service: Project, server: Server, prefix: str) -> None:
+    service.database({"ENGINE": "django.db.backends.sqlite3", "NAME": str(service.folder / "no" / "such" / "folder")})
+    process = listening(service)
+    assert process.find("Warning: the database is away")
+    with server.client() as client:
+        client.publish(f"{prefix}:hello", "x")
+    wait_for(lambda: heard(service) == ["x"], what="the event")
+    assert "Traceback" not in process.output
+
+
+@pytest.mark.slow
+def test_fifty_lost_connections_leave_nothing_behind(service: Project, server: Server) -> None:
+    """Descriptors and threads of the process are what they were."""
+    service.settings = {"RECONNECT_MAX": 0.1}
+    with Proxy(server) as proxy:
+        service.env["TEST_LOCATION"] = proxy.url
+        process = listening(service)
+
+        def lose(times: int) -> tuple[int, int]:
+            for _ in range(times):
+                before = returns()
+                proxy.cut(reset=True)
+                wait_for(lambda before=before: returns() > before, what="the listener to be back")
+            return open_descriptors(process.pid), _threads(process.pid)
+
+        def returns() -> int:
+            return sum("listening again" in line for line in list(process.lines))
+
+        assert lose(3) == lose(50)
+
+
+def _threads(pid: int) -> int:
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("Threads"))
+
+
+def test_two_listeners_of_one_service_each_hear_everything_on_pubsub(
+    service: Project, server: Server, prefix: str
+) -> None:
+    first, second = listening(service), listening(service)
+    with server.client() as client:
+        assert client.publish(f"{prefix}:hello", "x") == 2
+    wait_for(lambda: heard(service) == ["x", "x"], what="both")
+    for process in (first, second):
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+def test_a_killed_listener_is_replaced_and_misses_only_what_came_between(
+    service: Project, server: Server, prefix: str
+) -> None:
+    process = listening(service)
+    with server.client() as client:
+        client.publish(f"{prefix}:hello", "before")
+        wait_for(lambda: heard(service) == ["before"], what="the first")
+        process.kill()
+        client.publish(f"{prefix}:hello", "between")
+        listening(service)
+        client.publish(f"{prefix}:hello", "after")
+    wait_for(lambda: heard(service) == ["before", "after"], what="the last")

@@ -85,9 +85,11 @@ def call(run: Run, *, durable: bool) -> Result:
 
 def _refuse_open_transactions() -> None:
     """Raise TransactionLeftOpen: what comes after would be in that transaction too, and never be committed."""
-    aliases = _roll_back_open_transactions()
-    if aliases:
-        raise TransactionLeftOpen(f"a transaction was left open on {', '.join(aliases)}; it was rolled back")
+    for connection in _connections():  # spelt out: this happens after every run, and nearly always in vain
+        if connection.connection and (connection.in_atomic_block or not connection.autocommit):
+            aliases = _roll_back_open_transactions()
+            if aliases:
+                raise TransactionLeftOpen(f"a transaction was left open on {', '.join(aliases)}; it was rolled back")
 
 
 def _roll_back_open_transactions() -> list[str]:

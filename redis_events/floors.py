@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from django.db import DatabaseError, router
+from django.db import Error, close_old_connections, connections, router
 
 from .events import now
 from .models import ChannelState
@@ -33,22 +33,32 @@ def after(entry_id: str) -> str:
     return f"{milliseconds}-{sequence + 1}"
 
 
-def save(floors: Mapping[tuple[str, str], str]) -> None:
-    """Write floors down. A database that is away loses nothing but precision: it is tried again in two seconds."""
+def save(floors: Mapping[tuple[str, str], str]) -> bool:
+    """Write floors down; whether it was done. A database that is away loses nothing but precision."""
     rows = [
         ChannelState(channel=channel, group=group, floor=floor, updated_at=now())
         for (channel, group), floor in floors.items()
     ]
+    alias = router.db_for_write(ChannelState)
+    names_target = connections[alias].features.supports_update_conflicts_with_target  # not so on MySQL
     try:
-        ChannelState.objects.using(router.db_for_write(ChannelState)).bulk_create(
-            rows, update_conflicts=True, unique_fields=["channel", "group"], update_fields=["floor", "updated_at"]
+        ChannelState.objects.using(alias).bulk_create(
+            rows,
+            update_conflicts=True,
+            unique_fields=["channel", "group"] if names_target else None,
+            update_fields=["floor", "updated_at"],
         )
-    except DatabaseError:
-        return
+    except Error:
+        close_old_connections()
+        return False
+    return True
 
 
 def start(channel: str, group: str, *, last_id: str | None) -> str:
-    """Where a missing group begins: at its floor when the stream is still the one it was, else at 0."""
+    """Where a missing group begins: at its floor when the stream is still the one it was, else at 0.
+
+    Raises django.db.Error while the database is away.
+    """
     if last_id is None:
         return "0"
     alias = router.db_for_read(ChannelState)

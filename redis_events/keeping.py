@@ -7,8 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from django.db import Error as DjangoDatabaseError
-from django.db import close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 
 from . import announcements, heartbeat
 from .conf import conf
@@ -101,7 +100,7 @@ class Keeper:
         close_old_connections()
         try:
             self._renew()
-        except DjangoDatabaseError as error:
+        except Error as error:
             logger.warning("the claim of a running retry could not be renewed: %s", error)
 
     def _retire(self) -> None:

@@ -300,9 +300,10 @@ def _announced() -> list[Announcement]:
         return []
     wire = Wire(conf.LOCATION, timeout=1.0)
     try:
-        own = announcements.commands()
-        if own:
-            wire.call(own)
+        announced = announcements.read(wire)
+        if contradictions(announced):  # saying so would keep the other service from starting too
+            return announced
+        wire.call([*announcements.commands(), *announcements.withdrawals(announced)])
         return announcements.read(wire)
     finally:
         wire.close()

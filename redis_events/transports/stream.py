@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
-from django.db import DatabaseError, close_old_connections
+from django.db import Error, close_old_connections
 
 from .. import announcements, floors, heartbeat
 from ..announcements import Announcement, announced_transport, stream_channels
@@ -258,7 +258,7 @@ class StreamTransport(Transport):
         last_id = _last_id(self._care.call([("XINFO", "STREAM", name)])[0])
         try:
             start = floors.start(channel, group, last_id=last_id)
-        except DatabaseError as error:
+        except Error as error:
             close_old_connections()
             return ErrorReply(f"FLOOR unknown, the database is away: {one_line(error)}")
         answer = self._care.call([("XGROUP", "CREATE", name, group, start, "MKSTREAM")])[0]

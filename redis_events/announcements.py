@@ -55,9 +55,8 @@ def commands(channels: Iterable[str] = ()) -> list[Command]:
 def withdrawals(announced: Iterable[Announcement]) -> list[Command]:
     """What takes back this service's announcements of channels its CHANNELS no longer names or covers."""
     own = [each.channel for each in announced if each.service == conf.SERVICE]
-    return [
-        ("HDEL", _key(), f"{conf.SERVICE} {name}") for name in own if not (name in conf.CHANNELS or conf.channel(name))
-    ]
+    kept = [name for name in own if name in conf.CHANNELS or ("*" not in name and conf.channel(name))]
+    return [("HDEL", _key(), f"{conf.SERVICE} {name}") for name in own if name not in kept]
 
 
 def retention(channel: str, announced: Iterable[Announcement]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections, router
 from django.db.models import Min
 
 from .conf import conf
@@ -50,7 +50,7 @@ class Failure:
 def hold(failures: Iterable[Failure]) -> None:
     """Write failures down, committed, one INSERT for each database; what is held already stays as it is.
 
-    Raises django.db.DatabaseError, once every other database has its part: then nothing may be settled.
+    Raises django.db.Error, once every other database has its part: then nothing may be settled.
     """
     by_alias: dict[str, list[HeldDelivery]] = {}
     for failure in failures:
@@ -60,10 +60,10 @@ def hold(failures: Iterable[Failure]) -> None:
         raise errors[0]
 
 
-def _insert(rows: list[HeldDelivery], alias: str) -> DatabaseError | None:
+def _insert(rows: list[HeldDelivery], alias: str) -> Error | None:
     try:
         HeldDelivery.objects.using(alias).bulk_create(rows, ignore_conflicts=True)
-    except DatabaseError as error:
+    except Error as error:
         return error
     return None
 
@@ -138,13 +138,13 @@ def is_away(alias: str) -> bool:
     """Whether a database cannot be reached now."""
     try:
         check([alias])
-    except DatabaseError:
+    except Error:
         return True
     return False
 
 
 def check(aliases: Iterable[str | None]) -> None:
-    """Raise DatabaseError unless these databases answer."""
+    """Raise Error unless these databases answer."""
     for alias in {alias or default_alias() for alias in aliases}:
         connection = connections[alias]
         if not connection.in_atomic_block:
@@ -174,10 +174,18 @@ def claim(row: HeldDelivery, *, using: str) -> bool:
     return claimed
 
 
-def renew(row_id: int, attempt: int, *, using: str) -> None:
+def renew(row: HeldDelivery, *, using: str) -> None:
     """Keep a claimed row ours while its receiver is still running."""
     later = now() + timedelta(seconds=conf.CLAIM_AFTER)
-    HeldDelivery.objects.using(using).filter(pk=row_id, attempt=attempt).update(due=later)
+    same = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
+    if same.update(due=later):
+        row.due = later
+
+
+def release(row: HeldDelivery, *, using: str) -> None:
+    """Give a claimed row back as if its run had not begun: due now, the run not counted."""
+    same = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
+    same.update(due=now(), attempt=row.attempt - 1)
 
 
 def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, using: str) -> None:
@@ -209,7 +217,7 @@ def aliases(receivers: Iterable[Receiver]) -> set[str]:
 
 
 def has_table(*, using: str) -> bool:
-    """Whether ``migrate`` has been run. Raises django.db.DatabaseError when the database is away."""
+    """Whether ``migrate`` has been run. Raises django.db.Error when the database is away."""
     connection = connections[using]
     with connection.cursor() as cursor:
         return HeldDelivery._meta.db_table in connection.introspection.table_names(cursor)

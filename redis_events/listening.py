@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 
 from . import held
 from .codec import Document, decode, plain
@@ -83,7 +83,7 @@ class Listener:
                 deliveries = self._receive(0.0 if drain else IDLE)
                 if deliveries:
                     self.process(deliveries)
-                elif drain:
+                elif drain and deliveries is not None:
                     return
                 else:
                     close_old_connections()  # one may have grown too old while nothing came
@@ -94,8 +94,8 @@ class Listener:
 
     def note_announced(self, announced: Iterable[Receiver]) -> None:
         """Learn of receivers that other listeners of our groups have and we lack: a rolling deploy loses nothing."""
-        own = {receiver.name for receiver in self.receivers}
-        absent = [receiver for receiver in announced if receiver.name not in own]
+        own = set(map(_announcement, self.receivers))
+        absent = {_announcement(each): each for each in announced if _announcement(each) not in own}.values()
         self._absent = _tables(self.transport, absent) if self.transport.grouped else {}
 
     def stop(self) -> None:
@@ -103,12 +103,13 @@ class Listener:
         self._stopping.set()
         self.transport.wake()
 
-    def _receive(self, timeout: float) -> list[Delivery]:
+    def _receive(self, timeout: float) -> list[Delivery] | None:
+        """None when the connection was lost: that nothing came means nothing then."""
         try:
             return self.transport.receive(limit=conf.BATCH, timeout=timeout)
         except TransportError as error:
             self._reconnect(error)
-            return []
+            return None
 
     def _reconnect(self, error: TransportError) -> None:
         last_heard = self.transport.heard
@@ -169,8 +170,10 @@ class Listener:
         return self._sorted_out(runs, failures)
 
     def _postponed(self, document: Document, delivery: Delivery) -> list[Failure]:
-        matching = self._absent[delivery.group].match(delivery.channel, document.envelope.type)
-        return [postponed(Run(receiver, document, delivery, attempt=0)) for receiver in matching]
+        where = delivery.channel, document.envelope.type
+        own = {receiver.name for receiver in self._tables[delivery.group].match(*where)}
+        absent = [receiver for receiver in self._absent[delivery.group].match(*where) if receiver.name not in own]
+        return [postponed(Run(receiver, document, delivery, attempt=0)) for receiver in absent]
 
     def _sorted_out(self, runs: list[Run], failures: list[Failure]) -> tuple[list[Run], list[Failure]]:
         """Of repeated deliveries, the receivers that have their held row are done with; poison is not run again."""
@@ -212,7 +215,7 @@ class Listener:
         try:
             held.hold(failures)
             self._can_hold = True
-        except DatabaseError as error:
+        except Error as error:
             self._note_away(f"{len(failures)} failures could not be kept as held deliveries", error)
 
     def _await_database(self, work: Callable[[], Any]) -> Any:
@@ -224,12 +227,12 @@ class Listener:
                 result = work()
                 self._can_hold = True
                 return result
-            except DatabaseError as error:
+            except Error as error:
                 self._note_away("nothing is settled while the database is away", error)
                 close_old_connections()
         raise Interrupted
 
-    def _note_away(self, what: str, error: DatabaseError) -> None:
+    def _note_away(self, what: str, error: Error) -> None:
         if self._can_hold:
             logger.error("%s (is `migrate` done?): %s", what, one_line(error))
         self._can_hold = False
@@ -274,6 +277,11 @@ def _tables(transport: Transport, receivers: Iterable[Receiver]) -> dict[str, Ta
     for receiver in receivers:
         by_group.setdefault(_group(transport, receiver), []).append(receiver)
     return {group: Table(members) for group, members in by_group.items()}
+
+
+def _announcement(receiver: Receiver) -> tuple[Any, ...]:
+    """What other listeners of a group know of a receiver: a release may give an old name other types."""
+    return receiver.name, receiver.channel, receiver.types, receiver.group
 
 
 def _group(transport: Transport, receiver: Receiver) -> str:

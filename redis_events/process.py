@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from django.db import DatabaseError
+from django.db import Error
 
 from . import __version__, announcements, deadlines, heartbeat, held
 from .announcements import Announcement, contradictions
@@ -199,7 +199,7 @@ class Process:
         try:
             if held.has_table(using=held.default_alias()):
                 return Retrier(receivers)
-        except DatabaseError as error:
+        except Error as error:
             self.console.warn(f"the database is away ({error}); failures cannot be kept until it is back")
             return Retrier(receivers)
         self.console.warn("the tables of redis_events are missing: run `manage.py migrate`. Failures are only logged.")

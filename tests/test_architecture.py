@@ -23,9 +23,11 @@ FLOORS = (
     ("events", "codec", "retry", "signals", "wording", "transports.base"),
     (
         "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing", "deadlines",
+        "announcements", "heartbeat", "floors",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
+        "transports.claims", "transports.keeper", "transports.outlet", "transports.roads", "transports.scripts",
     ),
-    ("publishing", "listening", "retrying", "replaying", "subscribing", "outbox", "inspection"),
+    ("publishing", "listening", "retrying", "replaying", "keeping", "subscribing", "outbox", "inspection"),
     ("console",),
     ("process",),
     ("__init__", "apps", "admin", "checks", "testing", "pytest_plugin", "management"),

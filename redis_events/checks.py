@@ -6,15 +6,16 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from msgspec.inspect import CustomType, type_info
 
-from .codec import ANY
+from .codec import ANY, type_name
 from .conf import GROUP, NAME, RESERVED, conf, problems
 from .events import EventType
 from .exceptions import ConfigurationError
@@ -67,14 +68,15 @@ def _check_annotation(receiver: Receiver) -> Iterator[CheckMessage]:
 def _check_data_type(receiver: Receiver, data_type: Any) -> Iterator[CheckMessage]:
     if data_type is ANY:
         return
-    try:
-        msgspec.json.Decoder(data_type)
-    except (TypeError, ValueError) as error:
-        text = f"{receiver.name}: data cannot be decoded to {data_type!r}: {error}."
-        yield _message(Error, "E004", text, "Use a dataclass, msgspec.Struct, attrs class or builtin.", receiver.place)
-    if receiver.types is None and _is_data_class(data_type):
+    obstacle = _obstacle(data_type)
+    if obstacle:
+        text = f"{receiver.name}: data cannot be decoded to {type_name(data_type)}: {obstacle}."
+        hint = "Use dataclasses, msgspec.Structs, attrs classes and builtins, all the way down."
+        yield _message(Error, "E004", text, hint, receiver.place)
+    elif receiver.types is None and _is_data_class(data_type):
         text = f"{receiver.name}: what does not fit {data_type.__name__} on {receiver.channel!r} becomes a dead letter."
-        yield _message(Warning, "W001", text, "Narrow it with types=, or receive the event class.", receiver.place)
+        hint = 'Narrow it with types= (types="*" says that all of them fit), or receive the event class.'
+        yield _message(Warning, "W001", text, hint, receiver.place)
 
 
 def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
@@ -105,6 +107,35 @@ def _check_using(receiver: Receiver) -> Iterator[CheckMessage]:
     if receiver.using and receiver.using not in settings.DATABASES:
         text = f"{receiver.name}: using={receiver.using!r} is not in DATABASES."
         yield _message(Error, "E008", text, f"Known: {', '.join(settings.DATABASES)}.", receiver.place)
+
+
+JSON_VALUES: tuple[Any, ...] = ({}, [], "", 0, 0.0, True, None)
+
+
+def _obstacle(data_type: Any) -> str:
+    """What keeps JSON from being decoded to a type; ``""`` when nothing does."""
+    try:
+        msgspec.json.Decoder(data_type)
+        strangers = sorted({stranger.__qualname__ for stranger in _strangers(type_info(data_type), set())})
+    except (NameError, TypeError, ValueError) as error:
+        return str(error)
+    return f"JSON cannot be made into {', '.join(strangers)}" if strangers else ""
+
+
+def _strangers(info: Any, seen: set[int]) -> Iterator[type]:
+    """The classes inside of a type that msgspec leaves to a hook of the caller: nothing in JSON is one of theirs."""
+    if id(info) in seen:
+        return
+    seen.add(id(info))
+    if isinstance(info, CustomType):
+        if not any(isinstance(value, info.cls) for value in JSON_VALUES):
+            yield info.cls
+        return
+    parts = (
+        info if isinstance(info, tuple) else [getattr(info, name) for name in getattr(info, "__struct_fields__", ())]
+    )
+    for part in parts:
+        yield from _strangers(part, seen)
 
 
 def _is_data_class(data_type: Any) -> bool:
@@ -141,28 +172,41 @@ def _check_patterns(receivers: Sequence[Receiver]) -> Iterator[CheckMessage]:
 
 @register("redis_events")
 def check_event_classes(**_: Any) -> list[CheckMessage]:
-    """E011: an event class that no JSON can be made of or read into, or whose names nobody can publish under."""
+    """E011: an event class that no JSON can be made of or read into."""
     found = []
-    for declared in event_types.values():
-        for problem in _problems_of(declared):
-            text = f"{declared.data_type.__qualname__} cannot be the shape of an event: {problem}."
-            hint = "Use a dataclass, msgspec.Struct or attrs class, and one of its fields as key_field."
-            found.append(_message(Error, "E011", text, hint, declared.data_type))
+    for data_type in event_types:
+        obstacle = _obstacle(data_type) if _is_data_class(data_type) else "it is a plain class"
+        if obstacle:
+            text = f"{type_name(data_type)} cannot be the shape of an event: {obstacle}."
+            hint = "Put @event above @dataclass, or on a msgspec.Struct or attrs class, of such and of builtins."
+            found.append(_message(Error, "E011", text, hint, data_type))
     return found
 
 
-def _problems_of(declared: EventType) -> Iterator[str]:
-    try:
-        msgspec.json.Decoder(declared.data_type)
-    except (TypeError, ValueError) as error:
-        yield str(error)
-        return
-    for name in (declared.type, declared.channel):
-        if not NAME.fullmatch(name):
-            yield f"{name!r} is no name: up to 128 letters, digits and ._:-"
-    known = {*get_type_hints(declared.data_type), *dir(declared.data_type)}
-    if declared.key_field and declared.key_field not in known:
-        yield f"it has no field {declared.key_field!r}"
+@register("redis_events")
+def check_event_names(**_: Any) -> list[CheckMessage]:
+    """E012: an event class with a type or channel that is no name, or a key_field that is no field."""
+    found = []
+    for declared in event_types.values():
+        for problem, hint in _wrong_names(declared):
+            text = f"{type_name(declared.data_type)} cannot be published: {problem}."
+            found.append(_message(Error, "E012", text, hint, declared.data_type))
+    return found
+
+
+def _wrong_names(declared: EventType) -> Iterator[tuple[str, str]]:
+    for argument, name in (("type", declared.type), ("channel", declared.channel)):
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            yield f"{argument} {name!r} is no name", "Up to 128 letters, digits and ._:-."
+        elif argument == "channel" and name.startswith(RESERVED):
+            yield f"channel {name!r} is reserved", "Choose another name."
+    if declared.key_field and not _has_attribute(declared.data_type, declared.key_field):
+        yield f"it has no field {declared.key_field!r}", "key_field names one of its fields or properties."
+
+
+def _has_attribute(data_type: type, name: str) -> bool:
+    annotated = {each for base in data_type.__mro__ for each in vars(base).get("__annotations__", ())}
+    return name in annotated or hasattr(data_type, name)
 
 
 @register("redis_events")
@@ -182,14 +226,14 @@ def check_transports(**_: Any) -> list[CheckMessage]:
 
 @register("redis_events")
 def check_publishers(**_: Any) -> list[CheckMessage]:
-    """E012: a published field whose values have no JSON form."""
+    """W004: a published field whose values may have no JSON form."""
     found = []
     for model, declared in publishers.items():
         for publisher in declared:
             for field in _unknown_fields(publisher):
-                text = f"{publisher.__qualname__}: no JSON form is known for {model._meta.label}.{field.name}."
-                hint = f"Leave it out, or override data(): its class is {type(field).__qualname__}."
-                found.append(_message(Error, "E012", text, hint, publisher))
+                text = f"{publisher.__qualname__}: values of {model._meta.label}.{field.name} may have no JSON form."
+                hint = f"Leave it out, or override data(): nobody here knows its class, {type(field).__qualname__}."
+                found.append(_message(Warning, "W004", text, hint, publisher))
     return found
 
 
@@ -206,8 +250,8 @@ def check_strays(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> li
     for path in sorted(_project_packages(installed)):
         for name in ("events.py", "receivers.py"):
             if (path / name).is_file() and _mentions_us(path / name):
-                text = f"{path / name} is never imported: {path.name} is not in INSTALLED_APPS."
-                found.append(_message(Warning, "W003", text, f'Add "{path.name}" to INSTALLED_APPS.'))
+                text = f"{path / name} is never imported: {_dotted(path)} is not in INSTALLED_APPS."
+                found.append(_message(Warning, "W003", text, f'Add "{_dotted(path)}" to INSTALLED_APPS.'))
     return found
 
 
@@ -218,6 +262,12 @@ def _project_packages(installed: set[Path]) -> set[Path]:
     roots = {path.parent for path in (*own, *installed) if "site-packages" not in path.parts} | set(own)
     packages = {init.parent for root in roots for init in root.glob("*/__init__.py")} | set(own)
     return packages - installed
+
+
+def _dotted(package: Path) -> str:
+    """A package's name as it is imported: ``demo_project.billing``."""
+    parent = package.parent
+    return f"{_dotted(parent)}.{package.name}" if (parent / "__init__.py").is_file() else package.name
 
 
 def _mentions_us(path: Path) -> bool:

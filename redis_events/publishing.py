@@ -329,6 +329,8 @@ def _send_changes(encoded: Iterable[Outgoing | None], *, using: str) -> None:
             _send(outgoing, using=using)
     except PublishError as error:
         logger.error("not published: %s", error)
+    except ConfigurationError as error:
+        _tell_once(error)
 
 
 def _publishing(sender: type[Model], verb: str) -> list[type[ModelPublisher]]:
@@ -340,9 +342,21 @@ def _encoded(publisher: type[ModelPublisher], verb: str, instance: Model) -> Out
     try:
         event = publisher().event(verb, instance)
         return Outgoing(channel=event.channel, body=codec.encode(event))
+    except ConfigurationError as error:
+        _tell_once(error)
     except Exception:
         logger.exception("%s.%s: not published", publisher.__qualname__, verb)
-        return None
+    return None
+
+
+_told: set[str] = set()
+
+
+def _tell_once(error: ConfigurationError) -> None:
+    """One line for a wrong setting, not one for each save: it stays wrong until the process is started anew."""
+    if str(error) not in _told:
+        _told.add(str(error))
+        logger.error("model changes are not published: %s", error)
 
 
 # ------------------------------------------------------------------ silence

@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings
+from django.test.utils import override_settings
 
 from . import batch
 from .codec import decode
@@ -140,6 +142,12 @@ def capture_events() -> Iterator[CapturedEvents]:
         yield CapturedEvents(transport)
 
 
+@contextmanager
+def _prefix(prefix: str) -> Iterator[None]:
+    with override_settings(REDIS_EVENTS={**getattr(settings, "REDIS_EVENTS", {}), "PREFIX": prefix}):
+        yield
+
+
 class TransportContract:
     """What every transport must do. Subclass it in pytest, and say how to make one::
 
@@ -203,6 +211,15 @@ class TransportContract:
         with self.receiving(channel) as transport:
             self.send(channel, b"x")
             assert self.receive(transport, 1)[0].channel == channel
+
+    def test_two_prefixes_do_not_hear_each_other(self) -> None:
+        channel = self.channel
+        with _prefix("contract-a"), self.receiving(channel, f"{channel}*") as transport:
+            for prefix in ("contract-b", ""):
+                with _prefix(prefix):
+                    self.send(channel, prefix.encode())
+            self.send(channel, b"contract-a")
+            assert [(each.channel, each.body) for each in self.receive(transport, 1)] == [(channel, b"contract-a")]
 
     def test_order_is_kept_over_many_batches(self) -> None:
         channel = self.channel

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
 import pytest
 from django.core.checks import CheckMessage, run_checks
 from django.db import models
@@ -139,26 +143,89 @@ def test_more_patterns_than_a_listener_may_have_are_one_e010(ids: Any) -> None:
     assert ids() == ["E010"]
 
 
-@pytest.mark.parametrize(
-    ("data_type", "given"),
-    [
-        (Both, {}),
-        (Refunded, {"type": "order refunded"}),
-        (Refunded, {"channel": "shop.*"}),
-        (Refunded, {"key_field": "order"}),
-    ],
-    ids=lambda each: str(each)[:30],
-)
-def test_an_event_class_nobody_can_publish_is_an_e011(ids: Any, data_type: type, given: Any) -> None:
-    event(given.pop("type", "t"), **{"channel": "c", **given})(data_type)
+class Plain:
+    """Not a dataclass: its values have no fields."""
+
+    order_id: int
+
+
+@dataclass
+class Nested:
+    lines: dict[str, list[Plain]]
+    next: Nested | None = None
+
+
+@dataclass
+class Unresolved:
+    amount: OnlyForTypes
+
+
+@pytest.mark.parametrize("data_type", [Both, Plain, Nested, Unresolved])
+def test_an_event_class_that_is_no_shape_is_an_e011(ids: Any, data_type: type) -> None:
+    event("t", channel="c")(data_type)
     assert ids() == ["E011"]
+
+
+@pytest.mark.parametrize("data_type", [Plain, list[Nested], complex])
+def test_a_class_inside_a_data_type_that_json_cannot_be_made_into_is_an_e004(ids: Any, data_type: Any) -> None:
+    def credit(event: Any) -> None: ...
+
+    credit.__annotations__["event"] = Event[data_type]
+    receives("c", types="t")(credit)
+    assert ids() == ["E004"]
+    assert any((word in found()[0].msg) for word in ("Plain", "complex"))
+
+
+@dataclass
+class Rich:
+    amount: Decimal
+    at: datetime
+    state: State
+    tags: Iterable[str]
+    extra: object
+    parts: tuple[Struct, ...] = ()
+    next: Rich | None = None
+
+
+class State(Enum):
+    NEW = "new"
+
+
+class Struct(msgspec.Struct):
+    value: Literal["a", "b"]
+
+
+@pytest.mark.parametrize("data_type", [Rich, Struct, dict[str, list[Rich]], Rich | None])
+def test_what_json_can_be_made_into_is_no_mistake(ids: Any, data_type: Any) -> None:
+    def credit(event: Any) -> None: ...
+
+    credit.__annotations__["event"] = Event[data_type]
+    receives("c", types="t")(credit)
+    event("t", channel="c", key_field="amount")(Rich)
+    assert ids() == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "order refunded"},
+        {"type": None},
+        {"channel": "shop.*"},
+        {"channel": "redis-events:stats"},
+        {"key_field": "order"},
+    ],
+    ids=str,
+)
+def test_an_event_class_nobody_can_publish_is_an_e012(ids: Any, given: Any) -> None:
+    event(**{"type": "t", "channel": "c", **given})(Refunded)
+    assert ids() == ["E012"]
 
 
 class Point(models.Field):
     pass
 
 
-def test_a_published_field_without_a_json_form_is_an_e012(ids: Any) -> None:
+def test_a_published_field_that_may_have_no_json_form_is_a_w004(ids: Any) -> None:
     with isolate_apps("tests.testapp"):
 
         class Place(models.Model):
@@ -168,7 +235,7 @@ def test_a_published_field_without_a_json_form_is_an_e012(ids: Any) -> None:
                 app_label = "testapp"
 
         publishes(Place)(type("Places", (ModelPublisher,), {"channel": "c", "fields": ("id", "where")}))
-        assert ids() == ["E012"]
+        assert ids() == ["W004"]
 
 
 class NoTransport:
@@ -196,15 +263,18 @@ def test_once_on_pubsub_is_a_w002(ids: Any, location: str) -> None:
 
 
 def test_receivers_outside_of_the_installed_apps_are_a_w003(project: Project) -> None:
-    stray = project.folder / "stray"
+    stray = project.folder / "app/stray"
     stray.mkdir()
     (stray / "__init__.py").write_text("")
+    settings = {"TEST_APPS": "app.inner"}
+    (project.folder / "app/inner").mkdir()
+    (project.folder / "app/inner/__init__.py").write_text("")
     (stray / "receivers.py").write_text("from redis_events import receives")
     (stray / "events.py").write_text("# nothing of ours")
-    check = project.manage("check")
-    assert check.wait() == 0
+    check = project.manage("check", **settings)
+    assert check.wait() == 0, check.output
     assert check.output.count("redis_events.W003") == 1
-    assert f"{stray / 'receivers.py'} is never imported: stray is not in INSTALLED_APPS." in check.output
+    assert f"{stray / 'receivers.py'} is never imported: app.stray is not in INSTALLED_APPS." in check.output
 
 
 @pytest.mark.parametrize(

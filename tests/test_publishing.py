@@ -355,6 +355,21 @@ def test_a_mistake_in_a_publisher_is_logged_and_the_save_stands(
 
 
 @pytest.mark.usefixtures("real_transactions")
+@pytest.mark.parametrize(
+    "wrong", [{"CHANELS": {}}, {"CHANNELS": {"shop.*": {"TRANSPORT": "nowhere.Pigeon"}}}], ids=["name", "transport"]
+)
+def test_a_wrong_setting_is_one_line_for_all_saves_and_they_stand(
+    wrong: Any, order_publisher: Any, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": "redis://localhost", **wrong}
+    for _ in range(3):
+        Order.objects.create().delete()
+    assert Order.objects.count() == 0
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("ERROR", None)]
+    assert caplog.messages[0].startswith("model changes are not published: REDIS_EVENTS")
+
+
+@pytest.mark.usefixtures("real_transactions")
 def test_a_save_with_autocommit_off_stands_and_says_that_nothing_was_published(
     order_publisher: Any, captured_events: CapturedEvents, caplog: pytest.LogCaptureFixture
 ) -> None:

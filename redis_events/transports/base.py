@@ -22,7 +22,10 @@ class Outgoing(msgspec.Struct, frozen=True, gc=False):
 
 
 class Subscription(msgspec.Struct, frozen=True, gc=False):
-    """Wanting a channel, or a pattern (``*``), for a consumer group (``""`` where the transport has no groups)."""
+    """Wanting a channel, or a pattern, for a consumer group (``""`` where the transport has no groups).
+
+    ``conf.glob`` says what a pattern covers: ``*`` is any characters, also none, dots too; nothing else is special.
+    """
 
     channel: str
     group: str = ""
@@ -51,6 +54,9 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 class Transport(ABC):
     """One way to carry events. Channel names are without PREFIX on this side of it.
 
+    On the medium each name carries the PREFIX (``conf.redis_name`` puts it in front), so that two environments on one
+    server do not hear each other. An event that several subscriptions of one group cover is one delivery.
+
     An instance is used for sending by any thread, one at a time, or for receiving by one thread; never for both.
     Every method may raise ``Unreachable`` or ``Refused`` (``TransportError``), with a message that can be shown.
     """
@@ -75,7 +81,10 @@ class Transport(ABC):
 
     @abstractmethod
     def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
-        """At most about ``limit`` deliveries, as soon as there is one; empty after ``timeout`` seconds or ``wake``."""
+        """At most ``limit`` deliveries, as soon as there is one; empty after ``timeout`` seconds or ``wake``.
+
+        The rest waits for the next call.
+        """
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027  # most transports have nothing to do
         """Forget these deliveries: each receiver is done or has its held row. Nothing to do where not ``durable``."""

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import ClassVar
 
-from ..conf import glob
+from ..conf import conf, glob
 from .base import Delivery, Outgoing, Subscription, Transport
 
 
@@ -22,6 +22,7 @@ class MemoryTransport(Transport):
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
+        self._prefix = ""
         self._wanted: tuple[str, ...] = ()
         self._inbox: deque[Delivery] = deque()
         self._arrived = threading.Event()
@@ -33,13 +34,15 @@ class MemoryTransport(Transport):
                     transport._offer(outgoing)
 
     def _offer(self, outgoing: Outgoing) -> None:
-        if any(glob(channel, outgoing.channel) for channel in self._wanted):
-            self._inbox.append(Delivery(channel=outgoing.channel, body=outgoing.body))
+        name = conf.redis_name(outgoing.channel)
+        if any(glob(pattern, name) for pattern in self._wanted):
+            self._inbox.append(Delivery(channel=name.removeprefix(self._prefix), body=outgoing.body))
             self._arrived.set()
 
     def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
         self.close()
-        self._wanted = tuple(dict.fromkeys(subscription.channel for subscription in subscriptions))
+        self._prefix = conf.redis_name("")
+        self._wanted = tuple(dict.fromkeys(conf.redis_name(subscription.channel) for subscription in subscriptions))
         with self._lock:
             self._subscribed.setdefault(self.location, []).append(self)
 

@@ -142,6 +142,8 @@ def receives(
     name_or_pattern, event_type, wanted = _target(channel, types)
 
     def register(function: Function) -> Function:
+        if not inspect.isroutine(function):
+            raise ConfigurationError(f"@receives({name_or_pattern!r}) decorates a function, not {function!r}.")
         identity = (function.__module__, function.__qualname__, f"{name_or_pattern} {wanted} {name}")
         _receivers[identity] = Receiver(
             function=function,

@@ -70,7 +70,9 @@ def call(run: Run, *, durable: bool) -> Result:
     try:
         event = run.document.read(run.receiver.data_type, run.attempt, run.replayed)
         token = current_event.set(event)
-        run.receiver.function(event)
+        returned = run.receiver.function(event)
+        if returned is not None:
+            _refuse_coroutine(returned)
         _refuse_open_transactions()
     except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
         _roll_back_open_transactions()
@@ -81,6 +83,13 @@ def call(run: Run, *, durable: bool) -> Result:
         if timed:
             timed.end()
     return Result(run, DONE, None, time.perf_counter() - began)
+
+
+def _refuse_coroutine(returned: object) -> None:
+    """Raise TypeError for what a plain wrapper around an async function returns: nothing has run."""
+    if asyncio.iscoroutine(returned):
+        returned.close()
+        raise TypeError("it returned a coroutine nobody awaits: decorate the async function itself with @receives")
 
 
 def _refuse_open_transactions() -> None:

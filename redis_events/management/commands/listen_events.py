@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
@@ -14,6 +15,17 @@ from ...exceptions import ConfigurationError
 from ...process import Exit, Options, leave, run
 
 
+def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        number = kind(text)
+        if not 0 < number < float("inf"):
+            raise ArgumentTypeError(_("must be more than 0"))
+        return number
+
+    read.__name__ = _("number")  # argparse says it of what cannot be read
+    return read
+
+
 class Command(BaseCommand):
     requires_system_checks: list[str] = []
     suppressed_base_arguments = {"--traceback"}
@@ -22,8 +34,8 @@ class Command(BaseCommand):
         parser.description = _("Run this project's receivers for the events that arrive, until stopped.")
         parser.add_argument("--channels", nargs="+", default=(), metavar="GLOB", help=_("Only these channels."))
         parser.add_argument("--drain", action="store_true", help=_("Work off what is there, then exit 0."))
-        parser.add_argument("--max-events", type=int, metavar="N", help=_("Exit 75 after N events."))
-        parser.add_argument("--max-time", type=float, metavar="S", help=_("Exit 75 after S seconds."))
+        parser.add_argument("--max-events", type=_positive(int), metavar="N", help=_("Exit 75 after N events."))
+        parser.add_argument("--max-time", type=_positive(float), metavar="S", help=_("Exit 75 after S seconds."))
         parser.add_argument("--log-format", choices=("text", "json"), help=_("How lines are written."))
         parser.add_argument("--dry-run", action="store_true", help=_("Show what would be listened to, and exit."))
         parser.add_argument("--no-relay", action="store_true", help=_("Leave the outbox to other processes."))

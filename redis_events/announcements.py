@@ -22,6 +22,7 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     channel: str
     transport: str
     retention: float
+    max_length: int | None = None
 
 
 def _key() -> str:
@@ -45,6 +46,7 @@ def commands(channels: Iterable[str] = ()) -> list[Command]:
                     channel=name,
                     transport=entry.TRANSPORT,
                     retention=entry.RETENTION or conf.RETENTION,
+                    max_length=entry.MAX_LENGTH or conf.MAX_LENGTH,
                 )
             ),
         )
@@ -63,11 +65,24 @@ def retention(channel: str, announced: Iterable[Announcement]) -> float:
     """Seconds a channel's entries are kept: the longest that its own entry or another service asks for."""
     own = conf.channel(channel)
     asked = [own.RETENTION or conf.RETENTION] if own else []
+    asked += [each.retention for each in _one_a_service(channel, announced)]
+    return max(asked, default=conf.RETENTION)
+
+
+def max_length(channel: str, announced: Iterable[Announcement]) -> int | None:
+    """The most entries a channel may have: the least that its own entry or another service asks for."""
+    own = conf.channel(channel)
+    asked = [own.MAX_LENGTH or conf.MAX_LENGTH] if own else []
+    asked += [each.max_length for each in _one_a_service(channel, announced)]
+    return min(filter(None, asked), default=None)
+
+
+def _one_a_service(channel: str, announced: Iterable[Announcement]) -> list[Announcement]:
+    """What each service says of a channel."""
     by_service: dict[str, list[Announcement]] = {}
     for each in announced:
         by_service.setdefault(each.service, []).append(each)
-    asked += [found.retention for each in by_service.values() if (found := _best(channel, each))]
-    return max(asked, default=conf.RETENTION)
+    return [found for each in by_service.values() if (found := _best(channel, each))]
 
 
 def read(wire: Wire) -> list[Announcement]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .conf import conf
+from .conf import conf, glob
 from .registry import Receiver
 from .transports.client import ErrorReply, Wire, refused
 
@@ -40,6 +40,11 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started: float
     receivers: tuple[Announced, ...]
+
+    def groups(self, channel: str) -> set[str]:
+        """The consumer groups it serves on a channel."""
+        matching = (each for each in self.receivers if glob(each.channel, channel))
+        return {f"{self.service}:{each.group}" if each.group else self.service for each in matching}
 
 
 @cache

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .. import announcements, floors
+from .. import floors
 from ..conf import conf
 from ..exceptions import TransportError
 from .client import Command, Wire
 from .roads import is_error
-from .scripts import LEASE, TRIM
+from .scripts import LEASE
+from .trimming import Trimmer
 
 MOST_PENDING = 1_000
 """Own pending entries whose lease is renewed in one step."""
@@ -31,6 +32,7 @@ class Keeper:
         self._wire: Wire | None = None
         self._next: dict[str, float] = {}
         self._floors: dict[Pair, str] = {}
+        self._trimmer = Trimmer()
 
     def keep(self, pairs: Sequence[Pair]) -> None:
         """Do what is due. Raises TransportError."""
@@ -75,10 +77,7 @@ class Keeper:
 
     def _trim(self, channels: set[str]) -> None:
         assert self._wire
-        announced = announcements.read(self._wire)
-        for channel in sorted(channels):
-            oldest = time.time() - announcements.retention(channel, announced)
-            self._call([("EVAL", TRIM, 1, conf.redis_name(channel), f"{int(oldest * 1000)}-0")])
+        self._trimmer.trim(self._wire, channels)
 
 
 def _floor(group: str, facts: Any, summary: Any) -> str | None:

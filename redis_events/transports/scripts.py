@@ -34,16 +34,59 @@ redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
 return 1
 """
 
-TRIM = """
--- Remove entries that are older than the retention and settled by every group.
--- KEYS: stream. ARGV: the first entry id inside the retention.
--- One step: the floors must be those of the moment of trimming, so no lock is needed.
+_BEFORE = """
+-- Whether one entry id comes before another. As text: they are larger than the numbers of Lua.
 local function before(a, b)
   local am, as = string.match(a, '(%d+)-(%d+)')
   local bm, bs = string.match(b, '(%d+)-(%d+)')
   if am ~= bm then return #am < #bm or (#am == #bm and am < bm) end
   return #as < #bs or (#as == #bs and as < bs)
 end
+"""
+
+CUT = (
+    """
+-- Remove the oldest entries of a stream that is longer than it may be.
+-- KEYS: stream. ARGV: most entries it may have, most to remove now. Returns how many were removed, and how many of
+-- them some group had not settled.
+-- One step: what is counted must be what is removed.
+"""
+    + _BEFORE
+    + """
+local length = redis.call('XLEN', KEYS[1])
+local over = math.min(length - tonumber(ARGV[1]), tonumber(ARGV[2]))
+if over <= 0 then return {0, 0} end
+local groups = {}
+for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #facts, 2 do group[facts[at]] = facts[at + 1] end
+  if string.sub(group['name'], 1, 1) ~= '~' then
+    local pending = group['pending'] > 0 and redis.call('XPENDING', KEYS[1], group['name'])[2]
+    table.insert(groups, {pending = pending, delivered = group['last-delivered-id']})
+  end
+end
+local lost = 0
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', over)) do
+  for _, group in ipairs(groups) do
+    if before(group.delivered, entry[1]) or (group.pending and not before(entry[1], group.pending)) then
+      lost = lost + 1
+      break
+    end
+  end
+end
+redis.call('XTRIM', KEYS[1], 'MAXLEN', length - over)
+return {over, lost}
+"""
+)
+
+TRIM = (
+    """
+-- Remove entries that are older than the retention and settled by every group.
+-- KEYS: stream. ARGV: the first entry id inside the retention.
+-- One step: the floors must be those of the moment of trimming, so no lock is needed.
+"""
+    + _BEFORE
+    + """
 local low = ARGV[1]
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
@@ -56,3 +99,4 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
 end
 return redis.call('XTRIM', KEYS[1], 'MINID', low)
 """
+)

@@ -286,7 +286,8 @@ class StreamTransport(Transport):
         decided = frozenset(settled)
         if decided:
             self._settle_late({pair: sorted(decided)})
-        self._again.extend(self._fetched(pair, [id for id in pending if id not in decided]))
+        others = [each for each in self._again if (each.channel, each.group) != pair]
+        self._again = deque(others + self._fetched(pair, [id for id in pending if id not in decided]))
 
     def _own_pending(self, pair: Pair) -> list[str]:
         assert self._care
@@ -317,16 +318,29 @@ class StreamTransport(Transport):
         for channel, group in pairs:
             by_group.setdefault(group, []).append(channel)
         for group, channels in by_group.items():
+            channels += self._taken_from_a_road(group) if len(self._roads) >= MOST_ROADS else ()
             for part in _parts(channels, MOST_ROADS - len(self._roads)):
                 wire = Wire(self.location, timeout=max(1.0, conf.PUBLISH_TIMEOUT))
                 self._waiter.add(wire)
                 self._roads.append(Road(wire, group=group, channels=part, consumer=self.consumer))
+
+    def _taken_from_a_road(self, group: str) -> tuple[str, ...]:
+        """The channels of the group's emptiest road, which is given up for one that takes more."""
+        roads = [road for road in self._roads if road.group == group]
+        if not roads:
+            return ()
+        chosen = min(roads, key=lambda road: len(road.channels))
+        self._close_road(chosen)
+        for channel in chosen.channels:
+            self._recover((channel, group))  # what it was about to bring
+        return chosen.channels
 
     def _close_road(self, road: Road) -> None:
         assert self._waiter
         self._waiter.remove(road.wire)
         road.wire.close()
         self._roads.remove(road)
+        self._ready = deque(each for each in self._ready if each is not road)
         for channel, ids in road.settled.items():
             self._settle_late({(channel, road.group): ids})
 

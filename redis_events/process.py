@@ -19,6 +19,7 @@ from django.db import Error
 
 from . import __version__, announcements, deadlines, heartbeat, held
 from .announcements import Announcement, contradictions
+from .cleaning import Cleaner
 from .conf import conf, glob
 from .console import Console
 from .exceptions import TransportError, Unreachable
@@ -122,21 +123,25 @@ class Process:
         self._helpers = Threads()
         self._retrier: Retrier | None = None
         self._keeper: Keeper | None = None
+        self._cleaner: Cleaner | None = None
+        self._elsewhere: set[str] = set()
+        """The receivers that other listeners of this service have."""
         self._began = time.monotonic()
 
     def run(self) -> Exit:
         with self._signals_caught():
             try:
+                if self.options.dry_run:
+                    return self._show()
                 announced = self._patiently(_announced)
                 if self._contradicts(announced):
                     return Exit.NOT_READY
                 self._plan(announced)
-                if self.options.dry_run:
-                    self.console.table(self.receivers, announced)
-                    return Exit.OK
                 for listener in self.listeners:
                     self._patiently(listener.connect)
             except TransportError as error:
+                if self._signals:
+                    return Exit.OK
                 self.console.cannot_connect(error)
                 return Exit.UNREACHABLE
             if self._signals:
@@ -144,6 +149,15 @@ class Process:
             self._start(announced)
             code = self._watch()
             return self._stop(code)
+
+    def _show(self) -> Exit:
+        """The table, with what others announced where the server can be asked; it is not told anything."""
+        try:
+            announced = _announced(tells=False)
+        except TransportError:
+            announced = []
+        self.console.table(self.receivers, announced)
+        return Exit.NOT_READY if self._contradicts(announced) else Exit.OK
 
     def _patiently(self, work: Callable[[], Any]) -> Any:
         """The result of ``work``; an unreachable server has five seconds. Raises TransportError."""
@@ -182,6 +196,9 @@ class Process:
             self._threads.start("retrier", self._retrier.run, self._bell.wake)
         if self._keeper:
             self._helpers.start("keeper", self._keeper.run, self._bell.wake)
+        if self._retrier and not self.options.drain:
+            self._cleaner = Cleaner(self.receivers, alive=self._all_alive)
+            self._helpers.start("cleaner", self._cleaner.run, self._bell.wake)
 
     def _make_keeper(self) -> Keeper | None:
         if is_memory():
@@ -190,7 +207,11 @@ class Process:
         renew = self._retrier.keep if self._retrier else (lambda: None)
         return Keeper(heartbeat.card(self.receivers, version=__version__), transports, renew=renew, note=self._note)
 
+    def _all_alive(self) -> set[str]:
+        return {receiver.name for receiver in self.receivers} | self._elsewhere
+
     def _note(self, announced: list[Receiver]) -> None:
+        self._elsewhere = {receiver.name for receiver in announced}
         for listener in self.listeners:
             listener.note_announced(announced)
 
@@ -268,9 +289,10 @@ class Process:
 
     def _say_goodbye(self) -> None:
         """The heartbeat goes last: until then nobody takes over what is in hand."""
-        if not self._keeper:
-            return
-        self._keeper.stop()
+        if self._keeper:
+            self._keeper.stop()
+        if self._cleaner:
+            self._cleaner.stop()
         deadline = time.monotonic() + 1.0
         while self._helpers.are_alive and time.monotonic() < deadline:
             self._bell.wait(0.05)
@@ -294,14 +316,14 @@ class Process:
         self._bell.wake()
 
 
-def _announced() -> list[Announcement]:
+def _announced(*, tells: bool = True) -> list[Announcement]:
     """What the publishing services announced; nothing for transports inside this process."""
     if is_memory():
         return []
     wire = Wire(conf.LOCATION, timeout=1.0)
     try:
         announced = announcements.read(wire)
-        if contradictions(announced):  # saying so would keep the other service from starting too
+        if not tells or contradictions(announced):  # saying so would keep the other service from starting too
             return announced
         wire.call([*announcements.commands(), *announcements.withdrawals(announced)])
         return announcements.read(wire)

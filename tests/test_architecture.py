@@ -27,7 +27,7 @@ FLOORS = (
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.keeper", "transports.outlet", "transports.roads", "transports.scripts", "transports.trimming",
     ),
-    ("publishing", "listening", "retrying", "replaying", "keeping", "subscribing", "outbox", "inspection"),
+    ("publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "inspection"),
     ("console",),
     ("process",),
     ("__init__", "apps", "admin", "checks", "testing", "pytest_plugin", "management"),

@@ -116,10 +116,14 @@ def test_rows_that_have_only_just_become_due_or_belong_to_another_service_are_no
 
 def test_a_database_that_cannot_be_used_keeps_nobody_from_the_others() -> None:
     hold(age=OLD, using="other")
-    with connections["default"].cursor() as cursor:
-        cursor.execute("ALTER TABLE redis_events_helddelivery RENAME TO elsewhere")
-        try:
-            cleaner(using="other").clean()
-        finally:
-            cursor.execute("ALTER TABLE elsewhere RENAME TO redis_events_helddelivery")
+    execute("ALTER TABLE redis_events_helddelivery RENAME TO elsewhere")
+    try:
+        cleaner(using="other").clean()
+    finally:
+        execute("ALTER TABLE elsewhere RENAME TO redis_events_helddelivery")
     assert not HeldDelivery.objects.using("other").exists()
+
+
+def execute(statement: str) -> None:
+    with connections["default"].cursor() as cursor:
+        cursor.execute(statement)

@@ -229,7 +229,7 @@ class Process:
     def _watch(self) -> Exit:
         """Wait for a reason to stop."""
         while True:
-            if self._threads.crashed:
+            if self._threads.crashed or self._helpers.crashed:
                 return Exit.UNEXPECTED
             if self._signals:
                 return Exit.OK

@@ -113,7 +113,7 @@ class Demo:
     def _start_services(self, env: Mapping[str, str]) -> str:
         """The storefront's address, once every listener listens: pub/sub waits for nobody."""
         command = ("runserver", "--noreload", "127.0.0.1:0")
-        address = r"Starting development server at (http://\S+)\nQuit the server"
+        address = r"Starting (?:WSGI )?development server at (http://\S+)\nQuit the server"
         web = self._manage("web", "shop", env, *command, ready=address, on_line=self._reporter("shop"))
         listeners = [
             self._manage(name, name, env, "listen_events", ready="^Listening on ", on_line=self._reporter(name))

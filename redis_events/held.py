@@ -17,7 +17,7 @@ from .events import now
 from .models import HeldDelivery
 from .registry import Receiver
 from .retry import Outcome, Verdict
-from .wording import own_frames, text_of
+from .wording import one_line, own_frames, text_of
 
 MOST_BYTES = 262_144
 """Bytes kept of a message that is no event; what is longer is kept cut, with its length and digest in the reason."""
@@ -214,6 +214,12 @@ def default_alias() -> str:
 def aliases(receivers: Iterable[Receiver]) -> set[str]:
     """The databases in which these receivers' held deliveries stand."""
     return {receiver.using or default_alias() for receiver in receivers}
+
+
+def complaint(error: Error) -> str:
+    """What a database says, as part of a log line; and what to do when it is our table that it misses."""
+    advice = " (run `manage.py migrate`)" if HeldDelivery._meta.db_table in str(error) else ""
+    return f"{one_line(error)}{advice}"
 
 
 def has_table(*, using: str) -> bool:

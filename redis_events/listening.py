@@ -37,7 +37,7 @@ from .runner import (
 )
 from .signals import event_settled, gap_detected
 from .transports.base import Delivery, Subscription, Transport
-from .wording import one_line
+from .wording import counted, one_line
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -45,6 +45,9 @@ IDLE = 1.0
 """Seconds a quiet wait for deliveries lasts before the listener looks up."""
 MOST_QUARANTINED = 1_000
 """Quarantine rows an hour and channel: anybody can write to pub/sub."""
+
+
+Unreadable = tuple[Delivery, DecodeError]
 
 
 class Interrupted(Exception):
@@ -156,17 +159,20 @@ class Listener:
         """The runs there are to do, and what is held without a run: no event, no receiver of this release, poison."""
         runs: list[Run] = []
         failures: list[Failure] = []
+        unreadable: list[Unreadable] = []
         for delivery in deliveries:
             table = self._tables[delivery.group]
             try:
                 document = _document(delivery, table)
             except DecodeError as error:
-                failures += [quarantine(delivery, error)] if self._may_quarantine(delivery.channel) else []
+                unreadable += [(delivery, error)] if self._may_quarantine(delivery.channel) else []
                 continue
             for receiver in table.match(delivery.channel, document.envelope.type):
                 runs.append(Run(receiver, document, delivery))
             if delivery.group in self._absent:
                 failures += self._postponed(document, delivery)
+        _log_unreadable(unreadable)
+        failures += [quarantine(*each) for each in unreadable]
         return self._sorted_out(runs, failures)
 
     def _postponed(self, document: Document, delivery: Delivery) -> list[Failure]:
@@ -216,7 +222,7 @@ class Listener:
             held.hold(failures)
             self._can_hold = True
         except Error as error:
-            self._note_away(f"{len(failures)} failures could not be kept as held deliveries", error)
+            self._note_away(f"{counted(len(failures), 'failure')} could not be kept as held deliveries", error)
 
     def _await_database(self, work: Callable[[], Any]) -> Any:
         """The result of ``work``, once the database lets it. Raises Interrupted when asked to stop before that."""
@@ -234,7 +240,7 @@ class Listener:
 
     def _note_away(self, what: str, error: Error) -> None:
         if self._can_hold:
-            logger.error("%s (is `migrate` done?): %s", what, one_line(error))
+            logger.error("%s: %s", what, held.complaint(error))
         self._can_hold = False
 
     def _may_quarantine(self, channel: str) -> bool:
@@ -242,6 +248,9 @@ class Listener:
         if self.transport.durable:
             return True
         self._quarantined[channel, hour] += 1
+        if self._quarantined[channel, hour] == MOST_QUARANTINED + 1:
+            text = "%s messages on %s were no events within an hour; further ones are not kept"
+            logger.error(text, f"{MOST_QUARANTINED:,}", one_line(channel, limit=64))
         return self._quarantined[channel, hour] <= MOST_QUARANTINED
 
     def _report(self, results: Sequence[Result], deliveries: Sequence[Delivery]) -> None:
@@ -264,6 +273,17 @@ def _document(delivery: Delivery, table: Table) -> Document:
     if document.is_plain and delivery.id:
         return plain(delivery.body, channel=channel, id=f"{channel}/{delivery.id}")
     return document
+
+
+def _log_unreadable(unreadable: Iterable[Unreadable]) -> None:
+    """One line for each channel in a batch."""
+    by_channel: dict[str, list[DecodeError]] = {}
+    for delivery, error in unreadable:
+        by_channel.setdefault(delivery.channel, []).append(error)
+    for channel, errors in by_channel.items():
+        name, why, count = one_line(channel, limit=64), one_line(errors[0]), counted(len(errors), "message")
+        facts = {"outcome": str(Outcome.DEAD), "channel": name, "count": len(errors), "error": why}
+        logger.error("dead   %s  not an event: %s (%s)", name, why, count, extra={"facts": facts})
 
 
 def _subscriptions(transport: Transport, receivers: Iterable[Receiver]) -> tuple[Subscription, ...]:

@@ -221,7 +221,7 @@ class Process:
             if held.has_table(using=held.default_alias()):
                 return Retrier(receivers)
         except Error as error:
-            self.console.warn(f"the database is away ({error}); failures cannot be kept until it is back")
+            self.console.warn(f"failures cannot be kept until the database is back: {held.complaint(error)}")
             return Retrier(receivers)
         self.console.warn("the tables of redis_events are missing: run `manage.py migrate`. Failures are only logged.")
         return None

@@ -139,5 +139,5 @@ class Retrier:
 
     def _log_away(self, alias: str, error: Error) -> None:
         if alias not in self._away:
-            logger.error("held deliveries in %r cannot be read (is `migrate` done?): %s", alias, error)
+            logger.error("held deliveries in %r cannot be read, retries wait: %s", alias, held.complaint(error))
         self._away.add(alias)

@@ -25,7 +25,7 @@ FLOORS = (
         "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing", "deadlines",
         "announcements", "heartbeat", "floors",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
-        "transports.claims", "transports.keeper", "transports.outlet", "transports.roads", "transports.scripts", "transports.trimming",
+        "transports.claims", "transports.keeper", "transports.outlet", "transports.roads", "transports.scripts", "transports.trimming", "transports.watching",
     ),
     ("publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "inspection"),
     ("console",),

@@ -148,7 +148,16 @@ def test_channels_that_match_no_receiver_are_said_and_exit_3(service: Project) -
     assert "helo" in process.output
 
 
-@pytest.mark.parametrize("arguments", [["--max-events", "many"], ["--no-such-flag"], ["--log-format", "xml"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--max-events", "many"],
+        ["--max-events", "0"],
+        ["--max-time", "nan"],
+        ["--no-such-flag"],
+        ["--log-format", "xml"],
+    ],
+)
 def test_wrong_usage_exits_2(arguments: list[str], service: Project) -> None:
     process = service.manage("listen_events", *arguments)
     assert process.wait(20) == 2

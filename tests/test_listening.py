@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
-from redis_events import Event, Reject, Retry, RetryLater, event_settled, gap_detected, listening, publish
+from redis_events import Event, Reject, Retry, RetryLater, event_settled, gap_detected, held, listening, publish
 from redis_events.listening import Listener
 from redis_events.models import DeadLetter, HeldDelivery
 from redis_events.registry import Receiver
@@ -89,7 +89,9 @@ def test_bytes_that_are_no_event_are_kept_and_the_good_ones_run() -> None:
     assert "of 300,000 bytes, sha256" in kept[junk[3][:262_144]]
 
 
-def test_anybody_can_send_junk_so_only_so_much_an_hour_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_anybody_can_send_junk_so_only_so_much_an_hour_is_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(listening, "MOST_QUARANTINED", 3)
     own = listener(hearing([]), receiver(fail, "other"))
     own.process([delivery(b"\xff")] * 5)
@@ -97,6 +99,7 @@ def test_anybody_can_send_junk_so_only_so_much_an_hour_is_kept(monkeypatch: pyte
     assert DeadLetter.objects.filter(channel="orders").count() == 3
     assert DeadLetter.objects.filter(channel="other").count() == 1
     assert own.settled == 11
+    assert len([line for line in caplog.messages if "3 messages on orders were no events within an hour" in line]) == 1
 
 
 def test_events_nobody_receives_are_settled_and_nothing_else() -> None:
@@ -216,6 +219,26 @@ def without_tables() -> Iterator[None]:
             editor.create_model(HeldDelivery)
 
 
+def test_a_missing_table_is_told_with_what_to_do_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with without_tables():
+        listener(receiver(fail)).process([delivery(document())])
+    (line,) = [message for message in caplog.messages if "could not be kept" in message]
+    assert line.startswith("1 failure could not be kept as held deliveries: ")
+    assert line.endswith("(run `manage.py migrate`)")
+    assert held.complaint(DatabaseError("connection refused\n\tIs it running?")) == "connection refused Is it running?"
+
+
+def test_what_is_no_event_is_a_line_for_each_channel_of_a_batch(caplog: pytest.LogCaptureFixture) -> None:
+    own = listener(receiver(fail))
+    own.process(
+        [delivery(body, channel=name) for name in ("a", "b\n\x1b[2J") for body in (b"\xff", b"\xff", b"[" * 99)]
+    )
+    assert caplog.messages == [
+        "dead   a  not an event: not UTF-8: invalid start byte at byte 0 (3 messages)",
+        "dead   b \\x1b[2J  not an event: not UTF-8: invalid start byte at byte 0 (3 messages)",
+    ]
+
+
 def test_one_database_away_loses_only_its_own_receivers_failures() -> None:
     own = listener(receiver(fail, name="app.here"), receiver(fail, name="app.there", using="other"))
     with without_tables():
@@ -252,7 +275,9 @@ def test_no_name_and_no_text_from_outside_spoils_the_dead_letters_on_postgresql(
             pipeline.publish(f"{prefix}:".encode() + name, b"\xff\x00")
             pipeline.publish(f"{prefix}:".encode() + name, b"text \x00")
         pipeline.execute()
-    wait_for(lambda: sum("dead  " in line for line in process.lines) == 4, what="four dead letters")
+    wait_for(
+        lambda: sum("dead  " in line and "ValueError" in line for line in process.lines) == 4, what="four failures"
+    )
     assert project.shell(COUNT_DEAD) == "4 8", process.output
 
 

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import django
 import pytest
 from django.contrib.postgres.fields import ArrayField, HStoreField, IntegerRangeField
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -177,7 +178,7 @@ def test_an_uploaded_file_is_the_name_it_was_stored_under(
 # ------------------------------------------------------------------ expressions
 
 
-def test_expressions_are_read_back_in_one_query(everything: Any, alias: str) -> None:
+def test_expressions_are_read_back_in_one_query_at_most(everything: Any, alias: str) -> None:
     instance = everything.objects.using(alias).create(integer=4, decimal="1.5", char="abc")
     instance.integer = F("integer") + 1
     instance.decimal = F("decimal") * 2
@@ -187,7 +188,7 @@ def test_expressions_are_read_back_in_one_query(everything: Any, alias: str) -> 
     snapshot = Snapshot(everything, fields=("id", "integer", "decimal", "char", "moment"))
     with CaptureQueriesContext(connections[alias]) as queries:
         data = snapshot(instance, using=alias)
-    assert len(queries) == 1
+    assert len(queries) == (0 if django.VERSION >= (6, 0) else 1)  # since 6.0 save() brings them back itself
     assert list(data) == ["id", "integer", "decimal", "char", "moment"]
     assert (data["integer"], data["decimal"], data["char"]) == (5, Decimal("3.00"), "ABC")
     assert data["moment"].tzinfo

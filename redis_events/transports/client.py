@@ -190,6 +190,8 @@ def _reason(error: Exception) -> str:
     cause = error.__cause__ or error.__context__ or error
     if isinstance(error, TimeoutError | redis.TimeoutError):
         return "no answer in time"
+    if isinstance(error, hiredis.HiredisError):
+        return f"what answers there is no Redis ({error})"
     reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
     return reason[:1].lower() + reason[1:]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +19,10 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         number = kind(text)
         if not 0 < number < float("inf"):
-            raise ArgumentTypeError(_("must be more than 0"))
+            raise ValueError
         return number
 
-    read.__name__ = _("number")  # argparse says it of what cannot be read
+    read.__name__ = f"number above 0 ({kind.__name__})"  # argparse says "invalid … value" with it
     return read
 
 

@@ -80,7 +80,7 @@ class Replay:
     def dead_letters(self, *, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "") -> None:
         """Replay the dead letters with these ids (of the row or the event), this fingerprint, of this receiver.
 
-        Raises ReplayError when nothing is named, or an id means rows in two databases; django.db.DatabaseError.
+        Raises ReplayError when nothing is named, or an id means rows in two databases; django.db.Error.
         """
         if not (ids or fingerprint or receiver):
             raise ReplayError("name dead letters by id, fingerprint or receiver")
@@ -118,7 +118,7 @@ class Replay:
         """Replay to one receiver what was sent between two moments, both included, of these types (globs).
 
         The group stays where it is. Broken off, it goes on where it was when asked for the same again. Raises
-        ReplayError for a receiver that is not here or on no stream; TransportError; django.db.DatabaseError.
+        ReplayError for a receiver that is not here or on no stream; TransportError; django.db.Error.
         """
         transport, asked = (
             create(announcements.STREAM),

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, SystemCheckError
-from django.db import DatabaseError
+from django.db import Error
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.translation import gettext as _
@@ -51,7 +51,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=Exit.USAGE) from error
         except TransportError as error:
             raise CommandError(str(error), returncode=Exit.UNREACHABLE) from error
-        except DatabaseError as error:
+        except Error as error:
             raise CommandError(_not_ready(error), returncode=Exit.NOT_READY) from error
         self.stdout.write(json.dumps(_facts(replay)) if options["format"] == "json" else _table(replay))
         if code:
@@ -93,7 +93,7 @@ def _rate(text: str) -> int:
     return int(text)
 
 
-def _not_ready(error: DatabaseError) -> str:
+def _not_ready(error: Error) -> str:
     return _("The database cannot be used (is `migrate` done?): %(error)s") % {"error": one_line(error)}
 
 

@@ -220,7 +220,9 @@ def test_more_channels_than_roads_share_them_and_all_arrive(join: Join, monkeypa
     for channel in channels:
         add(channel, *numbers(20))
     found = receive(transport, 600)
-    assert sorted((each.channel, int(each.body)) for each in found) == sorted((c, n) for c in channels for n in range(20))
+    assert sorted((each.channel, int(each.body)) for each in found) == sorted(
+        (c, n) for c in channels for n in range(20)
+    )
 
 
 def test_channels_that_appear_one_by_one_do_not_take_a_road_each_without_end(

@@ -1,4 +1,4 @@
-"""Showing that this process is alive, while its receivers run: heartbeats, leases, claims."""
+"""Showing that this process is alive, and writing down how far it is, while its receivers run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from django.db import Error, close_old_connections, connections
 
@@ -21,27 +22,28 @@ logger = logging.getLogger("redis_events.listen")
 
 BEAT = 1.0
 """Seconds between two heartbeats, at most."""
+RECORD = 2.0
+"""Seconds between two looks at how far everything is settled, at most."""
 ANNOUNCE_EVERY = 10.0
 
 
 class Keeper:
-    """Beats, keeps what the transports and the retrier have in hand, and learns what other listeners have."""
+    """Beats, keeps what the transports have in hand, and learns what other listeners have. No database in here: one
+    that hangs would make a dead listener of a living one.
+    """
 
     def __init__(
         self,
         own: Card,
         transports: Sequence[Transport],
         *,
-        renew: Callable[[], None],
         note: Callable[[list[Receiver]], None],
     ) -> None:
         self.own = own
         self._transports = transports
-        self._renew = renew
         self._note = note
         self._wire: Wire | None = None
         self._stopping = threading.Event()
-        self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
         self._next_announcement = 0.0
         self._refusal = ""
 
@@ -50,7 +52,6 @@ class Keeper:
         while not self._stopping.wait(min(BEAT, conf.CLAIM_AFTER / 3)):
             self.beat()
         self._retire()
-        connections.close_all()
 
     def stop(self) -> None:
         """End ``run``."""
@@ -58,7 +59,6 @@ class Keeper:
 
     def beat(self) -> bool:
         """Once round; whether other listeners of our service are alive. The listener tells of trouble with Redis."""
-        self._renew_claims()
         try:
             others = self._beat()
             for transport in self._transports:
@@ -93,16 +93,6 @@ class Keeper:
             logger.error("no heartbeat, others will take over what this listener has in hand: %s", why)
         self._refusal = why
 
-    def _renew_claims(self) -> None:
-        if time.monotonic() < self._next_renewal:
-            return
-        self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
-        close_old_connections()
-        try:
-            self._renew()
-        except Error as error:
-            logger.warning("the claim of a running retry could not be renewed: %s", error)
-
     def _retire(self) -> None:
         try:
             if self._wire:
@@ -115,6 +105,40 @@ class Keeper:
         if self._wire:
             self._wire.close()
         self._wire = None
+
+
+class Recorder:
+    """What is kept in databases while receivers run: the claims of retries, and how far everything is settled."""
+
+    def __init__(self, transports: Sequence[Transport], *, renew: Callable[[], None]) -> None:
+        self._transports = transports
+        self._renew = renew
+        self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """One round every two seconds, more often where CLAIM_AFTER is short, until ``stop``; and one at the end."""
+        try:
+            while not self._stopping.wait(min(RECORD, conf.CLAIM_AFTER / 3)):
+                self.record()
+            self.record()
+        finally:
+            connections.close_all()
+
+    def stop(self) -> None:
+        """End ``run``."""
+        self._stopping.set()
+
+    def record(self) -> None:
+        """Once round. The listener tells of trouble with Redis, the retrier of trouble with a database."""
+        close_old_connections()
+        if time.monotonic() >= self._next_renewal:
+            self._next_renewal = time.monotonic() + conf.CLAIM_AFTER / 3
+            with suppress(Error):
+                self._renew()
+        for transport in self._transports:
+            with suppress(TransportError):
+                transport.record()
 
 
 def _receiver(announced: Announced) -> Receiver:

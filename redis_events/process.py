@@ -23,7 +23,7 @@ from .cleaning import Cleaner
 from .conf import conf, glob
 from .console import Console
 from .exceptions import TransportError, Unreachable
-from .keeping import Keeper
+from .keeping import BEAT, Keeper, Recorder
 from .listening import Listener
 from .registry import Receiver, all_receivers
 from .retry import backoff
@@ -123,6 +123,7 @@ class Process:
         self._helpers = Threads()
         self._retrier: Retrier | None = None
         self._keeper: Keeper | None = None
+        self._recorder: Recorder | None = None
         self._cleaner: Cleaner | None = None
         self._elsewhere: set[str] = set()
         """The receivers that other listeners of this service have."""
@@ -188,7 +189,7 @@ class Process:
         self._keeper = self._make_keeper()
         if self._keeper and self._keeper.beat() and not self.options.drain:
             # Other listeners of this service write rows for receivers only we have, once they have seen us.
-            self._bell.wait(2 * conf.POLL)
+            self._bell.wait(2 * max(conf.POLL, BEAT))
         self.console.listening(self.receivers, announced)
         for listener in self.listeners:
             self._threads.start("listener", partial(listener.run, drain=self.options.drain), self._bell.wake)
@@ -196,6 +197,8 @@ class Process:
             self._threads.start("retrier", self._retrier.run, self._bell.wake)
         if self._keeper:
             self._helpers.start("keeper", self._keeper.run, self._bell.wake)
+            self._recorder = self._make_recorder()
+            self._helpers.start("recorder", self._recorder.run, self._bell.wake)
         if self._retrier and not self.options.drain:
             self._cleaner = Cleaner(self.receivers, alive=self._all_alive)
             self._helpers.start("cleaner", self._cleaner.run, self._bell.wake)
@@ -204,8 +207,11 @@ class Process:
         if is_memory():
             return None
         transports = [listener.transport for listener in self.listeners]
+        return Keeper(heartbeat.card(self.receivers, version=__version__), transports, note=self._note)
+
+    def _make_recorder(self) -> Recorder:
         renew = self._retrier.keep if self._retrier else (lambda: None)
-        return Keeper(heartbeat.card(self.receivers, version=__version__), transports, renew=renew, note=self._note)
+        return Recorder([listener.transport for listener in self.listeners], renew=renew)
 
     def _all_alive(self) -> set[str]:
         return {receiver.name for receiver in self.receivers} | self._elsewhere
@@ -291,8 +297,9 @@ class Process:
         """The heartbeat goes last: until then nobody takes over what is in hand."""
         if self._keeper:
             self._keeper.stop()
-        if self._cleaner:
-            self._cleaner.stop()
+        for helper in (self._recorder, self._cleaner):
+            if helper:
+                helper.stop()
         deadline = time.monotonic() + 1.0
         while self._helpers.are_alive and time.monotonic() < deadline:
             self._bell.wait(0.05)

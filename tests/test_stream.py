@@ -529,7 +529,7 @@ def test_a_destroyed_group_is_made_again_at_its_floor(
     transport = join("orders")
     receive(transport, 10)
     flush(transport)
-    transport.keep()
+    transport.record()
     client.xgroup_destroy(name("orders"), "shop")
     add("orders", b"new")
     assert bodies(receive(transport, 1)) == [b"new"]
@@ -541,7 +541,7 @@ def test_a_group_destroyed_while_nobody_listens_is_made_again_at_its_floor(join:
     first = join("orders", name="first")
     receive(first, 10)
     flush(first)
-    first.keep()
+    first.record()
     first.close()
     client.xgroup_destroy(name("orders"), "shop")
     add("orders", b"new")
@@ -568,7 +568,7 @@ def test_a_group_is_not_begun_anew_while_its_floor_cannot_be_read(
     transport = join("orders")
     receive(transport, 10)
     flush(transport)
-    transport.keep()
+    transport.record()
     with database_away():
         client.xgroup_destroy(name("orders"), "shop")
         add("orders", b"new")
@@ -598,7 +598,7 @@ def test_flushall_begins_again_at_zero_without_a_restart(join: Join, flushable: 
     transport = join("orders", "mails")
     receive(transport, 10)
     flush(transport)
-    transport.keep()
+    transport.record()
     with flushable.client() as client:
         client.flushall()
         add("orders", *numbers(10, 10))
@@ -635,6 +635,7 @@ def test_a_full_server_refuses_events_and_still_delivers_what_it_has(join: Join,
             found = receive(transport, 20)
             flush(transport)
             transport.keep()
+            transport.record()
             with pytest.raises(TransportError, match="OOM"):
                 add("orders", b"x")
             assert pending(client, "orders") == 0
@@ -937,13 +938,12 @@ def test_the_floor_is_below_what_is_pending_and_moves_with_it(join: Join, client
     found = receive(transport, 3, settles=False)
     transport.settle([found[0], found[2]])
     flush(transport)
-    transport.keep()
+    transport.record()
     floor = ChannelState.objects.get(channel="orders", group="shop").floor
     assert ids[0] <= floor < ids[1]
     transport.settle([found[1]])
     flush(transport)
-    transport._keeper._next.clear()  # type: ignore[union-attr]
-    transport.keep()
+    transport.record()
     assert ChannelState.objects.get(channel="orders", group="shop").floor == ids[2]
 
 
@@ -952,7 +952,7 @@ def test_a_listener_whose_heartbeat_is_refused_says_so(flushable: Server, caplog
 
     with flushable.client() as client:
         client.config_set("maxmemory", 1)
-        keeper = Keeper(heartbeat.card((), version="1"), (), renew=lambda: None, note=lambda _: None)
+        keeper = Keeper(heartbeat.card((), version="1"), (), note=lambda _: None)
         try:
             with caplog.at_level(logging.ERROR):
                 keeper.beat()

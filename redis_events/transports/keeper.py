@@ -1,4 +1,4 @@
-"""Holding on to stream deliveries while their receivers run, and looking after the streams."""
+"""Holding on to stream deliveries while their receivers run, looking after the streams, writing floors down."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from .trimming import Trimmer
 MOST_PENDING = 1_000
 """Own pending entries whose lease is renewed in one step."""
 TRIM_EVERY = 10.0
-FLOORS_EVERY = 2.0
 
 Pair = tuple[str, str]
 """A channel and a group."""
 
 
 class Keeper:
-    """Holds on to deliveries while their receivers run: leases; and writes floors down, and trims."""
+    """Holds on to deliveries while their receivers run: leases; and trims. It never waits for a database."""
 
     def __init__(self, location: str, consumer: str) -> None:
         self.location = location
         self.consumer = consumer
         self._wire: Wire | None = None
         self._next: dict[str, float] = {}
-        self._floors: dict[Pair, str] = {}
         self._trimmer = Trimmer()
 
     def keep(self, pairs: Sequence[Pair]) -> None:
@@ -41,7 +39,6 @@ class Keeper:
         try:
             self._wire = self._wire or Wire(self.location, timeout=1.0)
             self._every(conf.CLAIM_AFTER / 3, "leases", lambda: self._renew(pairs))
-            self._every(FLOORS_EVERY, "floors", lambda: self._save_floors(pairs))
             self._every(TRIM_EVERY, "trim", lambda: self._trim({channel for channel, _ in pairs}))
         except TransportError:
             if self._wire:
@@ -62,22 +59,47 @@ class Keeper:
         arguments = (self.consumer, MOST_PENDING)
         self._call([("EVAL", LEASE, 1, conf.redis_name(channel), group, *arguments) for channel, group in pairs])
 
-    def _save_floors(self, pairs: Sequence[Pair]) -> None:
+    def _trim(self, channels: set[str]) -> None:
+        assert self._wire
+        self._trimmer.trim(self._wire, channels)
+
+
+class Recorder:
+    """Writes floors down when they have moved."""
+
+    def __init__(self, location: str) -> None:
+        self.location = location
+        self._wire: Wire | None = None
+        self._floors: dict[Pair, str] = {}
+
+    def record(self, pairs: Sequence[Pair]) -> None:
+        """Look, and write. Raises TransportError."""
+        try:
+            self._wire = self._wire or Wire(self.location, timeout=1.0)
+            moved = self._moved(self._wire, pairs)
+        except TransportError:
+            self.close()
+            raise
+        if moved and floors.save(moved):
+            self._floors |= moved
+
+    def close(self) -> None:
+        """Give the connection back."""
+        if self._wire:
+            self._wire.close()
+        self._wire = None
+
+    def _moved(self, wire: Wire, pairs: Sequence[Pair]) -> dict[Pair, str]:
         names = [(conf.redis_name(channel), group) for channel, group in pairs]
-        groups = self._call([("XINFO", "GROUPS", name) for name, _ in names])
-        pending = self._call([("XPENDING", name, group) for name, group in names])
+        groups = wire.call([("XINFO", "GROUPS", name) for name, _ in names])
+        pending = wire.call([("XPENDING", name, group) for name, group in names])
         found = {}
         for pair, facts, summary in zip(pairs, groups, pending, strict=True):
             if not is_error(facts) and not is_error(summary):
                 floor = _floor(pair[1], facts, summary)
                 if floor and self._floors.get(pair) != floor:
                     found[pair] = floor
-        if floors.save(found):
-            self._floors |= found
-
-    def _trim(self, channels: set[str]) -> None:
-        assert self._wire
-        self._trimmer.trim(self._wire, channels)
+        return found
 
 
 def _floor(group: str, facts: Any, summary: Any) -> str | None:

@@ -20,7 +20,7 @@ from ..wording import one_line
 from .base import Delivery, Outgoing, Subscription, Transport
 from .claims import Claims, report_trimmed
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
-from .keeper import Keeper, Pair
+from .keeper import Keeper, Pair, Recorder
 from .outlet import Outlet
 from .roads import Road, acknowledgement, delivery, is_error
 from .scripts import BURY
@@ -61,6 +61,7 @@ class StreamTransport(Transport):
         self._waiter: Waiter | None = None
         self._care: Wire | None = None
         self._keeper: Keeper | None = None
+        self._recorder: Recorder | None = None
         self._roads: list[Road] = []
         self._ready: deque[Road] = deque()
         self._settled: dict[Pair, set[str]] = {}
@@ -354,8 +355,14 @@ class StreamTransport(Transport):
 
     def keep(self) -> None:
         self._keeper = self._keeper or Keeper(self.location, self.consumer)
-        pairs = [(channel, road.group) for road in tuple(self._roads) for channel in road.channels]
-        self._keeper.keep(pairs)
+        self._keeper.keep(self._pairs())
+
+    def record(self) -> None:
+        self._recorder = self._recorder or Recorder(self.location)
+        self._recorder.record(list(self._met))  # also when its roads are closed: the last look comes after that
+
+    def _pairs(self) -> list[Pair]:
+        return [(channel, road.group) for road in tuple(self._roads) for channel in road.channels]
 
     def wake(self) -> None:
         waiter = self._waiter
@@ -372,7 +379,7 @@ class StreamTransport(Transport):
 
     def _leave(self) -> None:
         """Settle what is decided, give back what was claimed, and remove our consumer where nothing is pending."""
-        pairs = [(channel, road.group) for road in self._roads for channel in road.channels]
+        pairs = self._pairs()
         self._close_roads()  # first: a blocked read would take one more
         self._settle_late({pair: sorted(ids) for pair, ids in self._settled.items() if ids})
         if not self._care:

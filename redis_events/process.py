@@ -239,16 +239,18 @@ class Process:
                 return Exit.UNEXPECTED
             if self._signals:
                 return Exit.OK
-            if self.options.drain and not self._threads.are_alive:
-                return self._drained()
+            if self.options.drain and not self._threads.are_alive and not self._runs_last_retries():
+                return Exit.OK
             if self._is_recycling() or self._has_hung():
                 return Exit.RECYCLE
             self._bell.wait(self._until_next_look())
 
-    def _drained(self) -> Exit:
-        while self._retrier and self._retrier.run_due():
-            pass
-        return Exit.OK
+    def _runs_last_retries(self) -> bool:
+        """With ``--drain``, what is due is run once all else is done; whether that begins now."""
+        if not self._retrier or "retrier" in self._threads.started:
+            return False
+        self._threads.start("retrier", self._retrier.drain, self._bell.wake)
+        return True
 
     def _is_recycling(self) -> bool:
         settled = sum(listener.settled for listener in self.listeners)

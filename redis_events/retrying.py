@@ -49,8 +49,19 @@ class Retrier:
             while not self._stopping.wait(self._pause()):
                 self.run_due()
         finally:
-            self._async.close()
-            connections.close_all()
+            self._close()
+
+    def drain(self) -> None:
+        """Run due deliveries until none is left, or ``stop``."""
+        try:
+            while self.run_due():
+                pass
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._async.close()
+        connections.close_all()
 
     def stop(self) -> None:
         """End ``run`` after the delivery in hand."""

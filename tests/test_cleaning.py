@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,8 @@ from redis_events.cleaning import CHUNK, Cleaner
 from redis_events.events import now
 from redis_events.models import ChannelState, HeldDelivery
 from tests.listeners import receiver
+from tests.processes import Project
+from tests.servers import Server
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -127,3 +129,68 @@ def test_a_database_that_cannot_be_used_keeps_nobody_from_the_others() -> None:
 def execute(statement: str) -> None:
     with connections["default"].cursor() as cursor:
         cursor.execute(statement)
+
+
+# ------------------------------------------------------------------ in a listener
+
+RECEIVERS = """
+from redis_events import receives
+
+@receives("orders", name="app.here")
+def here(event): ...
+"""
+HURRIED = """
+import sys
+import django
+django.setup()
+from redis_events import cleaning
+from redis_events.transports import keeper
+cleaning.EVERY = cleaning.PATIENCE = keeper.TRIM_EVERY = 0.2
+from django.core.management import execute_from_command_line
+execute_from_command_line(sys.argv)
+"""
+HOLD = """
+from datetime import timedelta
+from redis_events.events import now
+from redis_events.models import HeldDelivery
+old = now() - timedelta(days=31)
+for receiver, state, due in (("app.here", "dead", None), ("app.there", "waiting", old), ("app.gone", "waiting", old)):
+    HeldDelivery.objects.create(source="crm", event_id=receiver, group="shop", receiver=receiver, channel="orders",
+        state=state, attempt=1, due=due, raw=b"1", created_at=old, updated_at=old)
+"""
+LEFT = """
+from redis_events.models import HeldDelivery
+print(*HeldDelivery.objects.order_by("id").values_list("event_id", flat=True))
+"""
+
+
+@pytest.mark.slow
+def test_a_listener_cleans_up_and_knows_the_receivers_of_the_others_of_its_service(
+    project: Project, make_project: Callable[..., Project]
+) -> None:
+    project.write("receivers.py", RECEIVERS)
+    release = make_project("next-release")
+    release.env["TEST_SERVICE"] = "shop"
+    release.write("receivers.py", RECEIVERS.replace("here", "there"))
+    release.manage("listen_events").wait_for_line("Listening on ", timeout=20)
+    project.shell(HOLD)
+    listener = project.python("-c", HURRIED, "listen_events")
+    listener.wait_for_line("1 dead letter older than KEEP_DEAD deleted", timeout=20)
+    listener.wait_for_line("1 event waiting for the receiver app.gone, which no listener of this service has")
+    assert project.shell(LEFT) == "app.there app.gone"
+    listener.terminate()
+    assert listener.wait(10) == 0
+    assert not listener.find("app.there"), listener.output
+
+
+@pytest.mark.slow
+def test_a_listener_keeps_its_streams_to_max_length(project: Project, server: Server, prefix: str) -> None:
+    project.write("receivers.py", RECEIVERS)
+    project.settings = {"CHANNELS": {"orders": {"TRANSPORT": "stream", "MAX_LENGTH": 10}}}
+    with server.client() as client:
+        for number in range(30):
+            client.xadd(f"{prefix}:orders", {"data": number})
+        listener = project.python("-c", HURRIED, "listen_events")
+        listener.wait_for_line(r"orders has 30 entries, more than MAX_LENGTH \(10\)", timeout=20)
+        listener.wait_for_line("orders is within MAX_LENGTH again: 20 entries were removed, 0 of them unsettled")
+        assert client.xlen(f"{prefix}:orders") == 10

@@ -51,6 +51,12 @@ def hang_in_the_retry(event):
 def quick(event):
     time.sleep(0.2)
 """
+HELD = """
+from redis_events.events import now
+from redis_events.models import HeldDelivery
+HeldDelivery.objects.create(source="shop", event_id="1", group="shop", receiver="app.receivers.hang_in_the_retry",
+    channel="retried", state="waiting", attempt=1, due=now(), raw=b"1", created_at=now(), updated_at=now())
+"""
 SECRET = "payload-that-no-log-shows"
 
 
@@ -95,6 +101,13 @@ def test_its_stack_is_logged_without_the_payload_and_the_process_exits_75(
     frames = re.findall(r'File ".*app/receivers\.py", line \d+, in (\w+)', process.output)
     assert frames == functions
     assert SECRET not in process.output
+
+
+def test_a_retry_that_hangs_while_draining_is_seen_too(service: Project) -> None:
+    service.shell(HELD)
+    process = service.manage("listen_events", "--drain")
+    assert process.wait(20) == 75, process.output
+    assert process.find("outrun its timeout"), process.output
 
 
 def test_a_run_within_its_timeout_is_left_alone(service: Project, listen: Callable[[], Process]) -> None:

@@ -6,20 +6,16 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import msgspec
-from django.db import Error, close_old_connections
-
-from .. import announcements, floors, heartbeat
+from .. import announcements, heartbeat
 from ..announcements import Announcement, announced_transport, stream_channels
 from ..conf import conf
 from ..exceptions import TransportError, Unreachable
-from ..retry import backoff
-from ..wording import one_line
 from .base import Delivery, Outgoing, Subscription, Transport
 from .claims import Claims, report_trimmed
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .groups import Groups
 from .keeper import Keeper, Pair, Recorder
 from .outlet import Outlet
 from .roads import Road, acknowledgement, delivery, is_error
@@ -33,14 +29,6 @@ GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
 """What a read answers when its stream or group went away: told apart, and mended, by looking again."""
 MOST_PENDING = 1_000
 """Own pending entries looked at in one command."""
-
-
-class Aside(msgspec.Struct, frozen=True):
-    """A channel the server refuses for now, and when to try it again (``time.monotonic``)."""
-
-    until: float
-    attempt: int
-    answer: str
 
 
 class StreamTransport(Transport):
@@ -67,9 +55,7 @@ class StreamTransport(Transport):
         self._settled: dict[Pair, set[str]] = {}
         self._again: deque[Delivery] = deque()
         self._claims = Claims(self.consumer)
-        self._aside: dict[Pair, Aside] = {}
-        self._met: set[Pair] = set()
-        self._repeated: dict[Pair, floors.Id] = {}
+        self._groups = Groups()
         self._next_look = 0.0
 
     # -------------------------------------------------------------- sending
@@ -190,13 +176,7 @@ class StreamTransport(Transport):
         if is_error(answer):
             self._give_up(road, answer)
             return []
-        found = road.deliveries(answer)
-        return [self._marked(each) for each in found] if self._repeated else found
-
-    def _marked(self, found: Delivery) -> Delivery:
-        """Below where the stream was when its group was made again, somebody may have done it before."""
-        until = self._repeated.get((found.channel, found.group), (0, 0))
-        return msgspec.structs.replace(found, is_repeated=floors.parse(found.id) <= until)
+        return self._groups.marked(road.deliveries(answer))
 
     def _give_up(self, road: Road, answer: ErrorReply) -> None:
         """A refused read: look at once which of the road's channels is to blame."""
@@ -204,7 +184,7 @@ class StreamTransport(Transport):
         self._next_look = 0.0
         if answer.code not in GROUP_IS_GONE:
             for channel in road.channels:
-                self._put_aside((channel, road.group), answer)
+                self._groups.put_aside(self.location, (channel, road.group), answer)
 
     # -------------------------------------------------------------- looking around
 
@@ -215,11 +195,14 @@ class StreamTransport(Transport):
         if self._care is None:
             raise Unreachable("not subscribed")
         self._next_look = time.monotonic() + conf.POLL
-        known = {(channel, road.group) for road in self._roads for channel in road.channels}
+        known = set(self._pairs())
         new = [pair for pair in self._wanted(announcements.read(self._care)) if pair not in known]
-        self._open_roads([pair for pair in new if self._is_open(pair)])
+        opened = [pair for pair in new if self._groups.open(self._care, pair)]
+        for pair in opened:
+            self._recover(pair)
+        self._open_roads(opened)
         if not self._claims:
-            self._claims.look(self._care, [(channel, road.group) for road in self._roads for channel in road.channels])
+            self._claims.look(self._care, self._pairs())
 
     def _wanted(self, announced: list[Announcement]) -> list[Pair]:
         """The stream channels behind the subscriptions: those named, and for patterns those that are announced."""
@@ -228,56 +211,10 @@ class StreamTransport(Transport):
             for name in stream_channels(subscription.channel, announced):
                 wanted[name, subscription.group] = None
         # A server that lost everything has lost the announcements too.
-        for name, group in self._met:
+        for name, group in self._groups.met:
             if conf.channel(name) is None and announced_transport(name, announced) is None:
                 wanted[name, group] = None
         return list(wanted)
-
-    def _is_open(self, pair: Pair) -> bool:
-        """Whether the group is there now, made if need be. A channel the server refuses is put aside."""
-        aside = self._aside.get(pair)
-        if aside and time.monotonic() < aside.until:
-            return False
-        assert self._care
-        answer = self._care.call([("XPENDING", conf.redis_name(pair[0]), pair[1])])[0]
-        if is_error(answer):
-            answer = self._make_group(pair)
-        if is_error(answer):
-            self._put_aside(pair, answer)
-            return False
-        if self._aside.pop(pair, None):
-            logger.warning("listening on %s again", pair[0])
-        self._met.add(pair)
-        self._recover(pair)
-        return True
-
-    def _make_group(self, pair: Pair) -> Any:
-        """A group begins at 0; when only the group was lost, at the floor its service has written down."""
-        assert self._care
-        channel, group = pair
-        name = conf.redis_name(channel)
-        last_id = _last_id(self._care.call([("XINFO", "STREAM", name)])[0])
-        try:
-            start = floors.start(channel, group, last_id=last_id)
-        except Error as error:
-            close_old_connections()
-            return ErrorReply(f"FLOOR unknown, the database is away: {one_line(error)}")
-        answer = self._care.call([("XGROUP", "CREATE", name, group, start, "MKSTREAM")])[0]
-        if is_error(answer) and answer.code == "BUSYGROUP":
-            return None
-        if not is_error(answer) and (start != "0" or pair in self._met):
-            self._repeated[pair] = floors.parse(last_id or "0")
-            logger.warning("the group %s of %s was gone; made again at %s", group, channel, start)
-        return answer
-
-    def _put_aside(self, pair: Pair, answer: ErrorReply) -> None:
-        if isinstance(refused(self.location, str(answer)), Unreachable):
-            raise refused(self.location, str(answer))
-        before = self._aside.get(pair)
-        if before is None or before.answer != answer.code:
-            logger.error("cannot listen on %s: %s. The other channels go on.", pair[0], answer)
-        attempt = before.attempt + 1 if before else 1
-        self._aside[pair] = Aside(time.monotonic() + backoff(attempt), attempt, answer.code)
 
     def _recover(self, pair: Pair) -> None:
         """What is pending under our own name: decided outcomes are settled again, the rest is delivered again."""
@@ -359,7 +296,7 @@ class StreamTransport(Transport):
 
     def record(self) -> None:
         self._recorder = self._recorder or Recorder(self.location)
-        self._recorder.record(list(self._met))  # also when its roads are closed: the last look comes after that
+        self._recorder.record(list(self._groups.met))  # also when its roads are closed: the last look comes after that
 
     def _pairs(self) -> list[Pair]:
         return [(channel, road.group) for road in tuple(self._roads) for channel in road.channels]
@@ -417,10 +354,3 @@ def _parts(channels: list[str], roads: int) -> list[list[str]]:
     """Channels shared out over at most ``roads`` roads (at least one), in equal parts."""
     count = max(1, min(roads, len(channels)))
     return [channels[at::count] for at in range(count)]
-
-
-def _last_id(answer: Any) -> str | None:
-    """The stream's last generated id; None when there is no stream."""
-    if is_error(answer):
-        return None
-    return str(dict(zip(answer[::2], answer[1::2], strict=True))[b"last-generated-id"].decode())

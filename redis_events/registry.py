@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -129,21 +130,20 @@ def receives(
     once: bool = False,
     using: str | None = None,
     retry: Retry | None = None,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
     name: str = "",
 ) -> Callable[[Function], Function]:
     """Run the decorated function for each event of a channel, a pattern (``live.*``) or an event class.
 
-    It stays callable as it is. ``types`` narrows to event types, ``*`` stands for any characters; ``group`` is a
-    consumer group of its own; ``once`` promises its database effect once; ``retry`` says when a failed run is tried
-    again; ``timeout`` is in seconds; ``name`` is its identity when the function moves. Raises ConfigurationError for
-    a class that no ``@event`` declares.
+    It stays callable. ``types`` narrows to event types (``*``: any characters), ``group`` is a consumer group of its own,
+    ``once`` promises its database effect once, ``retry`` says when a failed run is tried again, ``timeout`` (seconds)
+    after how long a run ends the process, ``name`` is its identity when the function moves. Raises ConfigurationError.
     """
     name_or_pattern, event_type, wanted = _target(channel, types)
+    seconds = _positive(timeout, name_or_pattern)
 
     def register(function: Function) -> Function:
-        if not inspect.isroutine(function):
-            raise ConfigurationError(f"@receives({name_or_pattern!r}) decorates a function, not {function!r}.")
+        _check_function(function, name_or_pattern)
         identity = (function.__module__, function.__qualname__, f"{name_or_pattern} {wanted} {name}")
         _receivers[identity] = Receiver(
             function=function,
@@ -155,12 +155,26 @@ def receives(
             once=once,
             using=using,
             retry=retry,
-            timeout=timeout,
+            timeout=seconds,
             is_async=inspect.iscoroutinefunction(function),
         )
         return function
 
     return register
+
+
+def _check_function(function: Any, channel: str) -> None:
+    if not inspect.isroutine(function):
+        raise ConfigurationError(f"@receives({channel!r}) decorates a function, not {function!r}.")
+
+
+def _positive(timeout: Any, channel: str) -> float | None:
+    """A timeout in seconds, None for none."""
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is None or (is_number and seconds > 0):
+        return seconds
+    raise ConfigurationError(f"@receives({channel!r}): timeout={timeout!r} is no number of seconds above 0.")
 
 
 def _target(

@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
 
 import pytest
 
+from redis_events import receives
+from redis_events.exceptions import ConfigurationError
+from redis_events.registry import all_receivers
 from tests.processes import Process, Project
 from tests.servers import Server, wait_for
 
@@ -78,6 +83,18 @@ def listen(service: Project) -> Callable[[], Process]:
 
 def publish(service: Project, channel: str, type: str = "order.hung") -> None:
     service.shell(f"from redis_events import publish; publish({channel!r}, {SECRET!r}, type={type!r})")
+
+
+@pytest.mark.parametrize("timeout", [0, -1, "30", True, timedelta(0)])
+def test_a_timeout_that_is_none_is_refused_at_the_decorator(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"@receives\('orders'\): timeout="):
+        receives("orders", timeout=timeout)
+
+
+@pytest.mark.usefixtures("declared")
+def test_a_timeout_may_be_a_timedelta() -> None:
+    receives("orders", timeout=timedelta(minutes=1))(print)
+    assert [receiver.timeout for receiver in all_receivers()] == [60.0]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ logger = logging.getLogger("redis_events.listen")
 
 CUT_AT_ONCE = 500
 """Entries removed in one step above MAX_LENGTH: their ids are looked at."""
+CUT_FOR = 1.0
+"""Seconds of removing at a look; the heartbeat comes from the same thread and cannot wait for long."""
 
 
 OURS = "~"
@@ -67,8 +69,8 @@ class Trimmer:
             logger.error("%s has %s, more than MAX_LENGTH (%s): %s", channel, _entries(length), f"{most:,}", what)
 
     def _cut(self, wire: Wire, channel: str, most: int, cap: Cap) -> None:
-        lost_before = cap.lost
-        while True:
+        lost_before, until = cap.lost, time.monotonic() + CUT_FOR
+        while time.monotonic() < until:
             answer = wire.call([("EVAL", CUT, 1, conf.redis_name(channel), most, CUT_AT_ONCE)])[0]
             if is_error(answer) or not answer[0]:
                 break

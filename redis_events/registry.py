@@ -135,7 +135,7 @@ def receives(
 ) -> Callable[[Function], Function]:
     """Run the decorated function for each event of a channel, a pattern (``live.*``) or an event class.
 
-    It stays callable. ``types`` narrows to event types (``*``: any characters), ``group`` is a consumer group of its own,
+    It stays callable. ``types`` narrows to event types (globs), ``group`` is a consumer group of its own,
     ``once`` promises its database effect once, ``retry`` says when a failed run is tried again, ``timeout`` (seconds)
     after how long a run ends the process, ``name`` is its identity when the function moves. Raises ConfigurationError.
     """

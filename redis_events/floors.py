@@ -30,7 +30,7 @@ def before(entry_id: str) -> str:
 def after(entry_id: str) -> str:
     """The least id above another one."""
     milliseconds, sequence = parse(entry_id)
-    return f"{milliseconds}-{sequence + 1}"
+    return f"{milliseconds}-{sequence + 1}" if sequence < 2**64 - 1 else f"{milliseconds + 1}-0"
 
 
 def save(floors: Mapping[tuple[str, str], str]) -> bool:

@@ -116,7 +116,7 @@ def cards(wire: Wire) -> list[Card]:
     ]
     if isinstance(listed, ErrorReply) or not listed:
         return []
-    answers = wire.call([("GET", _key(id.decode())) for id in listed])
+    answers = wire.call([("GET", _key(id.decode(errors="replace"))) for id in listed])
     return [card for card in map(_read, answers) if card]
 
 

@@ -601,6 +601,8 @@ def mail(event):
 def test_a_long_transaction_on_sqlite_takes_no_listener_for_dead(make_service: MakeService) -> None:
     """Floors that move cannot be written meanwhile, and nothing else may wait for that."""
     shop = make_service(HOLDING_THE_DATABASE, CHANNELS={name: {"TRANSPORT": "stream"} for name in ("orders", "mails")})
+    patient = {"ENGINE": "django.db.backends.sqlite3", "OPTIONS": {"timeout": 20}}
+    shop.project.database({**patient, "NAME": str(shop.project.folder / "db.sqlite3")})
     for _ in range(2):
         shop.listen()
     shop.publish(1)

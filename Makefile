@@ -4,6 +4,8 @@
 .PHONY: demo test lint bench test-all
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Whatever the shell was set up for, this is another project.
+unexport DJANGO_SETTINGS_MODULE PYTHONPATH
 # The tests start their own servers; TEST_SERVER=/path/to/redis-server says of which program.
 export TEST_SERVER
 

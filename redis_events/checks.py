@@ -208,7 +208,7 @@ def _wrong_names(declared: EventType) -> Iterator[tuple[str, str]]:
 
 def _has_attribute(data_type: type, name: str) -> bool:
     annotated = {each for base in data_type.__mro__ for each in vars(base).get("__annotations__", ())}
-    return name in annotated or hasattr(data_type, name)
+    return name in annotated or hasattr(data_type, str(name))
 
 
 @register("redis_events")

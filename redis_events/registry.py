@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -139,6 +139,7 @@ def receives(
     ``once`` promises its database effect once, ``retry`` says when a failed run is tried again, ``timeout`` (seconds)
     after how long a run ends the process, ``name`` is its identity when the function moves. Raises ConfigurationError.
     """
+    _check_kinds(channel, types=types, group=group, using=using, retry=retry, timeout=timeout, name=name)
     name_or_pattern, event_type, wanted = _target(channel, types)
     seconds = _positive(timeout, name_or_pattern)
 
@@ -175,6 +176,27 @@ def _positive(timeout: Any, channel: str) -> float | None:
     if seconds is None or (is_number and seconds > 0):
         return seconds
     raise ConfigurationError(f"@receives({channel!r}): timeout={timeout!r} is no number of seconds above 0.")
+
+
+KINDS: dict[str, tuple[Any, str]] = {
+    "types": (str | Collection | None, "a type or a tuple of types"),
+    "group": (str, "a text"),
+    "using": (str | None, "the name of a database"),
+    "retry": (Retry | None, "a Retry, such as Retry(attempts=3)"),
+    "timeout": (int | float | timedelta | None, "a number of seconds"),
+    "name": (str, "a text"),
+}
+
+
+def _check_kinds(channel: Any, **given: Any) -> None:
+    """Refuse at once what would end the listener when the first event arrives."""
+    if not isinstance(channel, str | type) and not hasattr(channel, "__qualname__"):
+        raise ConfigurationError(f"@receives({channel!r}): a channel, a pattern or an event class is needed.")
+    for argument, value in given.items():
+        kind, meaning = KINDS[argument]
+        items = value if isinstance(value, Collection) else ()
+        if not isinstance(value, kind) or not all(isinstance(each, str) for each in items):
+            raise ConfigurationError(f"@receives({channel!r}): {argument}= is {meaning}, not {value!r}.")
 
 
 def _target(

@@ -213,6 +213,7 @@ def test_what_json_can_be_made_into_is_no_mistake(ids: Any, data_type: Any) -> N
         {"channel": "shop.*"},
         {"channel": "redis-events:stats"},
         {"key_field": "order"},
+        {"key_field": 5},
     ],
     ids=str,
 )

@@ -80,6 +80,8 @@ def test_one_that_cannot_be_asked_about_counts_as_alive(server: Server, own: Car
     wire = Wire(conf.LOCATION.replace("redis://", "redis://deaf:x@"), timeout=1.0)
     assert heartbeat.alive(wire, ["somebody"]) == {"somebody"}
     wire.close()
+    with server.client() as client:
+        client.acl_deluser("deaf")
 
 
 def test_one_that_died_without_a_word_is_forgotten(wire: Wire, own: Card, client: redis.Redis) -> None:

@@ -136,7 +136,7 @@ def test_sys_exit_in_a_receiver_is_its_own_failure_only(service: Project, server
         client.publish(f"{prefix}:exits", "x")
         client.publish(f"{prefix}:hello", "after")
     wait_for(lambda: heard(service) == ["after"], what="the next event")
-    assert process.find("dead .* → app.receivers.leave  after 1 run  SystemExit: 7")
+    process.wait_for_line("dead .* → app.receivers.leave  after 1 run  SystemExit: 7")
     process.terminate()
     assert process.wait(10) == 0
 
@@ -155,7 +155,7 @@ def test_an_async_receiver_that_hangs_is_abandoned_too(service: Project, server:
 def test_a_database_that_is_away_at_the_start_is_a_warning(service: Project, server: Server, prefix: str) -> None:
     service.database({"ENGINE": "django.db.backends.sqlite3", "NAME": str(service.folder / "no" / "such" / "folder")})
     process = listening(service)
-    assert process.find("Warning: the database is away")
+    assert process.find("Warning: failures cannot be kept until the database is back: unable to open")
     with server.client() as client:
         client.publish(f"{prefix}:hello", "x")
     wait_for(lambda: heard(service) == ["x"], what="the event")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from redis_events import Event, event, receives
+from redis_events import Event, Retry, event, receives
 from redis_events.codec import ANY
 from redis_events.conf import glob
 from redis_events.exceptions import ConfigurationError
@@ -78,6 +78,33 @@ def test_an_event_class_brings_channel_and_type() -> None:
 
     (found,) = all_receivers()
     assert (found.channel, found.types, found.data_type) == ("shop.orders", ("shop.order.refunded",), Refunded)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"types": 5},
+        {"types": ("shop.*", 5)},
+        {"retry": 3},
+        {"retry": Retry},
+        {"timeout": "30"},
+        {"group": None},
+        {"using": ["default"]},
+        {"name": 5},
+    ],
+    ids=str,
+)
+def test_an_argument_of_the_wrong_kind_is_refused_where_it_is_written(given: Any) -> None:
+    (argument,) = given
+    with pytest.raises(ConfigurationError, match=rf"@receives\('orders'\): {argument}= is "):
+        receives("orders", **given)
+    assert all_receivers() == ()
+
+
+@pytest.mark.parametrize("channel", [5, None, ["orders"]])
+def test_a_receiver_of_something_that_is_no_channel_is_refused(channel: Any) -> None:
+    with pytest.raises(ConfigurationError, match="a channel, a pattern or an event class"):
+        receives(channel)
 
 
 def test_a_class_nobody_declared_and_a_decorator_without_parentheses_are_refused() -> None:

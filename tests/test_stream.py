@@ -54,6 +54,10 @@ class TestStream(TransportContract):
         return StreamTransport(conf.LOCATION)
 
 
+def test_streams_run_the_whole_contract() -> None:
+    assert sum(each.startswith("test_") for each in dir(TestStream)) == 15
+
+
 Join = Callable[..., StreamTransport]
 
 

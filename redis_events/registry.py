@@ -141,7 +141,6 @@ def receives(
     """
     _check_kinds(channel, types=types, group=group, using=using, retry=retry, timeout=timeout, name=name)
     name_or_pattern, event_type, wanted = _target(channel, types)
-    seconds = _positive(timeout, name_or_pattern)
 
     def register(function: Function) -> Function:
         _check_function(function, name_or_pattern)
@@ -156,7 +155,7 @@ def receives(
             once=once,
             using=using,
             retry=retry,
-            timeout=seconds,
+            timeout=_positive(timeout, name_or_pattern),
             is_async=inspect.iscoroutinefunction(function),
         )
         return function

@@ -135,9 +135,8 @@ def receives(
 ) -> Callable[[Function], Function]:
     """Run the decorated function for each event of a channel, a pattern (``live.*``) or an event class.
 
-    It stays callable. ``types`` narrows to event types (globs), ``group`` is a consumer group of its own,
-    ``once`` promises its database effect once, ``retry`` says when a failed run is tried again, ``timeout`` (seconds)
-    after how long a run ends the process, ``name`` is its identity when the function moves. Raises ConfigurationError.
+    It stays callable. ``types``: globs; ``group``: a consumer group of its own; ``once``: its database effect once;
+    ``timeout``: seconds after which a run ends the process; ``name``: who it is when moved. Raises ConfigurationError.
     """
     _check_kinds(channel, types=types, group=group, using=using, retry=retry, timeout=timeout, name=name)
     name_or_pattern, event_type, wanted = _target(channel, types)

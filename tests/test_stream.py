@@ -55,7 +55,7 @@ class TestStream(TransportContract):
 
 
 def test_streams_run_the_whole_contract() -> None:
-    assert sum(each.startswith("test_") for each in dir(TestStream)) == 15
+    assert sum(each.startswith("test_") for each in dir(TestStream)) == 16
 
 
 Join = Callable[..., StreamTransport]

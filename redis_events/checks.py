@@ -88,6 +88,10 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
     elif receiver.once and transport_name(receiver.channel) in ("pubsub", "memory"):
         text = f"{receiver.name}: once on {receiver.channel!r}, which is pub/sub: it comes at most once anyway."
         yield _message(Warning, "W002", text, "Leave once out, or put the channel on a stream.", receiver.place)
+    elif receiver.once:
+        text = f"{receiver.name}: once on {receiver.channel!r}: this release cannot keep that promise."
+        hint = "Leave once out and make the receiver idempotent by event.id; a stream delivers at least once."
+        yield _message(Error, "E015", text, hint, receiver.place)
 
 
 def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:

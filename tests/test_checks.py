@@ -361,3 +361,10 @@ def test_checking_opens_no_socket(ids: Any, monkeypatch: pytest.MonkeyPatch) -> 
     receives("c")(receiver)
     assert ids(LOCATION="redis://example.com", CHANNELS={"c": {"TRANSPORT": "pubsub"}}) == []
     found(deploy=True)
+
+
+def test_e015_once_on_a_stream_is_not_promised_yet(ids: Any) -> None:
+    receives("orders", once=True)(receiver)
+    stream = {"orders": {"TRANSPORT": "stream"}}
+    assert ids(SERVICE="shop", LOCATION="redis://localhost", CHANNELS=stream) == ["E015"]
+    assert ids(SERVICE="shop", LOCATION="redis://localhost") == ["W002"]

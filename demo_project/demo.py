@@ -9,25 +9,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import redis
+
 from redis_events.conf import mask
 
 from .children import Child
 from .report import SERVICES, Report, make_report
-from .server import find_server, start_server
+from .server import find_server, remove_keys, start_server
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN = 60
 """Seconds for each of the programs."""
 STOPS_WITHIN = 35
 """Seconds; a listener takes up to GRACE (30) for what it has in hand."""
-STUCK_AFTER = 5
-"""Seconds without any news after which what is missing counts as lost."""
+STUCK_AFTER = 15
+"""Seconds without any news after which what is missing counts as lost: others take over from the dead within 10."""
+VICTIM = "billing"
 USER = "admin"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -52,10 +55,13 @@ class Demo:
     """Orders a second; 0: as many as the page takes."""
     until_done: bool = False
     """End by itself when all orders are placed and all about them has arrived."""
+    kill_every: float = 10.0
+    """Seconds after which billing's listener is killed and started again; 0: never."""
     password: str = field(default_factory=lambda: secrets.token_hex(4))
     _children: list[Child] = field(default_factory=list)
     _news: threading.Event = field(default_factory=threading.Event)
     _is_open: bool = False
+    _env: Mapping[str, str] = field(default_factory=dict)
 
     def run(self) -> Report:
         """Start everything, wait, stop everything, count. Nothing runs any more when it returns or raises.
@@ -67,11 +73,12 @@ class Demo:
                 return self._run()
             finally:
                 self._kill_the_rest()
+                self._clean_up()
 
     def _run(self) -> Report:
         self.say("", f"Starting three services; their databases are in {self.folder}.")
         remove_databases(self.folder)
-        env = self._environment()
+        env = self._env = self._environment()
         self._make_databases(env)
         account = self._make_account(env)
         page = self._start_services(env)
@@ -115,13 +122,14 @@ class Demo:
         command = ("runserver", "--noreload", "127.0.0.1:0")
         address = r"Starting (?:WSGI )?development server at (http://\S+)\nQuit the server"
         web = self._manage("web", "shop", env, *command, ready=address, on_line=self._reporter("shop"))
-        listeners = [
-            self._manage(name, name, env, "listen_events", ready="^Listening on ", on_line=self._reporter(name))
-            for name in SERVICES
-        ]
+        listeners = [self._start_listener(name) for name in SERVICES]
         for child in [web, *listeners]:
             child.wait_ready(STARTS_WITHIN)
         return web.wait_ready(STARTS_WITHIN)[1]
+
+    def _start_listener(self, name: str) -> Child:
+        report = self._reporter(name)
+        return self._manage(name, name, self._env, "listen_events", ready="^Listening on ", on_line=report)
 
     def _start_customers(self, page: str) -> Child:
         amount = [] if self.orders is None else ["--orders", str(self.orders)]
@@ -154,15 +162,27 @@ class Demo:
     def _be_open(self, customers: Child) -> None:
         """Until asked to stop, or done. Raises ChildFailed when any program ends that should not."""
         self._is_open = True
+        next_kill = time.monotonic() + self.kill_every if self.kill_every else float("inf")
         while self._is_open:
-            self._news.wait()
+            self._news.wait(min(max(0.0, next_kill - time.monotonic()), threading.TIMEOUT_MAX))
             self._news.clear()
+            if time.monotonic() >= next_kill:
+                self._kill_and_restart()
+                next_kill = time.monotonic() + self.kill_every
             for child in self._named("redis", "web", *SERVICES):
                 child.check_alive()
             if customers.has_ended:
                 customers.wait_done(STARTS_WITHIN)
                 self._is_open = self._is_open and not self.until_done
         self.say("", "Stopping …")
+
+    def _kill_and_restart(self) -> None:
+        """What it had in hand is not lost: its successor takes it over once its heartbeat is gone."""
+        (victim,) = self._named(VICTIM)
+        self._children.remove(victim)
+        victim.kill()
+        self.say("", f"{VICTIM}'s listener was killed (kill -9). Starting another.")
+        self._start_listener(VICTIM)
 
     def _settle(self) -> None:
         """Return once every event has arrived, or nothing new has for STUCK_AFTER seconds."""
@@ -183,6 +203,12 @@ class Demo:
     def _kill_the_rest(self) -> None:
         for child in self._children:
             child.kill()
+
+    def _clean_up(self) -> None:
+        """On a server that is not ours, nothing stays."""
+        if self._env.get("DEMO_PREFIX"):
+            with suppress(redis.RedisError):
+                remove_keys(self._env["REDIS_URL"], self._env["DEMO_PREFIX"])
 
     def _named(self, *names: str) -> list[Child]:
         return [child for child in self._children if child.name in names]

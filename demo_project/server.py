@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
+import redis
+
 from .children import Child
 
 READY = r"eady to accept connections(?:.* (?P<url>redis://\S+))?"
@@ -68,6 +70,13 @@ def _short(folder: Path) -> Path:
     spare = tempfile.mkdtemp(prefix="redis-events-")
     atexit.register(shutil.rmtree, spare, ignore_errors=True)
     return Path(spare)
+
+
+def remove_keys(url: str, prefix: str) -> None:
+    """Delete every key under a prefix of ours. Raises redis.RedisError."""
+    with redis.Redis.from_url(url) as client:
+        for key in client.scan_iter(match=f"{prefix}:*", count=1_000):
+            client.unlink(key)
 
 
 def _start_imitation() -> tuple[Child, str]:

@@ -15,11 +15,13 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from msgspec.inspect import CustomType, type_info
 
+from .announcements import STREAM
 from .codec import ANY, type_name
-from .conf import GROUP, NAME, RESERVED, conf, problems
+from .conf import GROUP, NAME, RESERVED, ChannelConf, conf, glob, problems
 from .events import EventType
 from .exceptions import ConfigurationError
 from .registry import Receiver, all_receivers, event_types, publishers
+from .retry import default_retry
 from .routing import create, transport_name
 from .transports.pubsub import MOST_PATTERNS
 
@@ -86,6 +88,10 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
     elif receiver.once and transport_name(receiver.channel) in ("pubsub", "memory"):
         text = f"{receiver.name}: once on {receiver.channel!r}, which is pub/sub: it comes at most once anyway."
         yield _message(Warning, "W002", text, "Leave once out, or put the channel on a stream.", receiver.place)
+    elif receiver.once:
+        text = f"{receiver.name}: once on {receiver.channel!r}: this release cannot keep that promise."
+        hint = "Leave once out and make the receiver idempotent by event.id; a stream delivers at least once."
+        yield _message(Error, "E015", text, hint, receiver.place)
 
 
 def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:
@@ -222,6 +228,30 @@ def check_transports(**_: Any) -> list[CheckMessage]:
             text = f"{error} (channel {entry.name!r})."
             found.append(_message(Error, "E013", text, "A dotted path to a subclass of Transport."))
     return found
+
+
+@register("redis_events")
+def check_streams(**_: Any) -> list[CheckMessage]:
+    """E014, W005: streams without the name of a service, or that are kept for too short a time."""
+    if any(problems()):
+        return []
+    streams = [entry for entry in conf.CHANNELS.values() if entry.TRANSPORT == STREAM]
+    return [message for entry in streams for check in (_check_service, _check_retention) for message in check(entry)]
+
+
+def _check_service(entry: ChannelConf) -> Iterator[CheckMessage]:
+    if not conf.SERVICE:
+        text = f"Channel {entry.name!r} is a stream, and this service has no name."
+        yield _message(Error, "E014", text, 'Set REDIS_EVENTS["SERVICE"]: it is the consumer group.')
+
+
+def _check_retention(entry: ChannelConf) -> Iterator[CheckMessage]:
+    kept = entry.RETENTION or conf.RETENTION
+    own = [each.retry for each in all_receivers() if each.retry and glob(entry.name, each.channel)]
+    longest = max(retry.longest for retry in [default_retry(), *own]) + conf.CLAIM_AFTER
+    if kept < longest:
+        text = f"Channel {entry.name!r} is kept for {kept:g} s, and retries may take {longest:g} s."
+        yield _message(Warning, "W005", text, "A longer RETENTION, or a Retry that ends earlier.")
 
 
 @register("redis_events")

@@ -19,6 +19,7 @@ from .events import Event, new_id, now
 from .exceptions import DecodeError, EncodeError, EventTooLarge
 
 MAX_DEPTH = 64
+BACKSLASH, DELETE = 0x5C, 0x7F
 ANY: Any = object()
 """The data type of a receiver that takes whatever JSON value there is."""
 
@@ -60,7 +61,14 @@ def _as_builtin(value: Any) -> Any:
     raise TypeError(f"{type(value).__qualname__} is not known")
 
 
+class Whole(Envelope, kw_only=True, omit_defaults=True, gc=False):
+    """An envelope read together with its data as the JSON value it is: half a microsecond less where that is wanted."""
+
+    data: Any = None
+
+
 _encoder = msgspec.json.Encoder(enc_hook=_as_builtin)
+_decode_whole = msgspec.json.Decoder(Whole).decode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_value = msgspec.json.Decoder().decode
 
@@ -113,7 +121,13 @@ def _needs_care(encoded: bytes) -> bool:
 
     msgspec writes NaN and the infinities as null, those of Decimal as text, and naive datetimes without an offset.
     """
-    return b"null" in encoded or b"NaN" in encoded or b"Inf" in encoded or bool(_NAIVE_TIME.search(encoded))
+    # A byte is looked for five times as fast as bytes are: one that is not there ends the question.
+    return (
+        encoded.find(b"null") >= 0
+        or (ord("N") in encoded and b"NaN" in encoded)
+        or (ord("I") in encoded and b"Inf" in encoded)
+        or (ord("T") in encoded and bool(_NAIVE_TIME.search(encoded)))
+    )
 
 
 _NAIVE_TIME = re.compile(rb'T\d\d:\d\d:\d\d(?:\.\d{1,6})?"')
@@ -181,6 +195,8 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     def data(self, data_type: Any = ANY) -> Any:
         """The data alone. Raises DecodeError with the whole message as ``raw``."""
         try:
+            if type(self.envelope) is Whole and data_type is ANY:
+                return self.envelope.data
             return _decode_value(self.envelope.data) if data_type is ANY else self._typed(data_type)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             if self.is_plain and data_type is ANY:
@@ -201,33 +217,39 @@ def type_name(data_type: Any) -> str:
     return "JSON" if data_type is ANY else getattr(data_type, "__qualname__", str(data_type))
 
 
-def decode(raw: bytes, *, channel: str, id: str = "", is_document: bool = False) -> Document:
+def decode(raw: bytes, *, channel: str, id: str = "", is_document: bool = False, with_data: bool = False) -> Document:
     """A received message. Raises DecodeError for what must be quarantined.
 
     Bytes that are no JSON are a text; JSON that is no CloudEvents object is a value; both are events. They have no id
     of their own: it is ``id``, or a new one. With ``is_document`` anything but a CloudEvents object is broken.
+    ``with_data`` reads the data in the same pass, as the JSON value it is: for one receiver that wants it so.
     """
     if len(raw) > conf.MAX_EVENT_BYTES:
         raise DecodeError(f"larger than MAX_EVENT_BYTES ({conf.MAX_EVENT_BYTES:,} bytes)", raw=raw)
-    # Nearly all JSON is ASCII, and knowing that is ten times as fast as decoding it.
-    is_ascii = raw.isascii()
+    is_ascii = raw.isascii()  # nearly all JSON is, and knowing that is ten times as fast as decoding it
     if not is_ascii:
         _refuse_other_encodings(raw)
-    # The few bytes that may mean trouble, found in one pass: four searches cost twice as much.
-    suspects = raw.translate(None, _HARMLESS)
-    if len(suspects) > MAX_DEPTH and is_too_deep(raw):
+    if is_too_deep(raw):
         raise DecodeError(f"nested deeper than {MAX_DEPTH}", raw=raw)
     try:
-        envelope = _decode_envelope(raw)
+        envelope = _read_whole(raw) if with_data else _decode_envelope(raw)
     except msgspec.DecodeError as error:
         _refuse_broken_document(raw, error, is_document)
         return plain(raw, channel=channel, id=id)
     # PostgreSQL refuses some control characters in text, log files all; without these bytes there is none.
-    if not is_ascii or b"\\" in suspects or b"\x7f" in suspects:
+    if BACKSLASH in raw or DELETE in raw or not is_ascii:
         _refuse_control_characters(envelope, raw)
     if envelope.data_base64 is not None:
         raise DecodeError("data_base64 is not supported: events carry JSON", raw=raw)
     return Document(envelope, channel, raw)
+
+
+def _read_whole(raw: bytes) -> Envelope:
+    try:
+        whole: Envelope = _decode_whole(raw)
+        return whole
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _decode_envelope(raw)  # whose fault it is, the envelope's or the data's, shows in two steps
 
 
 def _refuse_other_encodings(raw: bytes) -> None:
@@ -239,7 +261,8 @@ def _refuse_other_encodings(raw: bytes) -> None:
 
 def is_too_deep(raw: bytes) -> bool:
     """Whether JSON is nested deeper than 64, told without parsing it (parsers raise RecursionError there)."""
-    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+    # What replace() takes away is counted in half the time count() needs.
+    if 2 * len(raw) - len(raw.replace(b"[", b"")) - len(raw.replace(b"{", b"")) <= MAX_DEPTH:
         return False
     depth = 0
     for bracket in _BRACKETS.findall(_STRINGS.sub(b"", raw)):
@@ -251,7 +274,6 @@ def is_too_deep(raw: bytes) -> bool:
 
 # Never fails once begun, also where a text has no closing quote: else 64 KB of `\"` take a minute.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
-_HARMLESS = bytes(set(range(256)) - set(b"[{\\\x7f"))
 _BRACKETS = re.compile(rb"[\[\]{}]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

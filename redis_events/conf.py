@@ -20,7 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 GROUP = re.compile(r"[A-Za-z0-9._-]{1,64}")
 RESERVED = "redis-events:"
 SCHEMES = ("redis", "rediss", "unix", "memory")
-TRANSPORTS = ("pubsub",)
+TRANSPORTS = ("pubsub", "stream")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +29,8 @@ class ChannelConf:
 
     name: str
     TRANSPORT: str = "pubsub"
+    RETENTION: float | None = None
+    MAX_LENGTH: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,11 @@ def _transport(value: Any) -> str:
     return value
 
 
-CHANNEL_READERS: dict[str, Callable[[Any], Any]] = {"TRANSPORT": _transport}
+CHANNEL_READERS: dict[str, Callable[[Any], Any]] = {
+    "TRANSPORT": _transport,
+    "RETENTION": _seconds,
+    "MAX_LENGTH": _optional_count,
+}
 
 
 def _channels(value: Any) -> dict[str, ChannelConf]:

@@ -17,13 +17,16 @@ from django.core.management.base import OutputWrapper
 from django.core.management.color import Style
 
 from . import __version__
+from .announcements import Announcement
 from .conf import conf, mask
 from .exceptions import TransportError
 from .listening import Listener
 from .registry import Receiver
-from .retry import Outcome
+from .retry import Outcome, default_retry
+from .routing import is_memory, transport_name
 from .runner import Result
 from .signals import event_settled
+from .transports.client import server_name
 from .wording import counted, one_line, short_id
 
 MOST_A_SECOND = 20
@@ -52,30 +55,33 @@ class Console:
 
     # -------------------------------------------------------------- the start
 
-    def listening(self, listeners: Sequence[Listener]) -> None:
+    def listening(self, receivers: Sequence[Receiver], announced: Sequence[Announcement]) -> None:
         """The table, and the line others wait for: everything is subscribed."""
-        self.table(listeners)
-        exact = {each.channel for listener in listeners for each in listener.subscriptions if not each.is_pattern}
-        patterns = {each.channel for listener in listeners for each in listener.subscriptions if each.is_pattern}
-        kinds = ((exact, "channel"), (patterns, "pattern"))
-        on = ", ".join(counted(len(names), noun) for names, noun in kinds if names)
-        receivers = counted(sum(len(listener.receivers) for listener in listeners), "receiver")
-        self._say(f"Listening on {on} with {receivers}. Ctrl+C to stop.", event="listening")
+        self.table(receivers, announced)
+        channels = {receiver.channel: transport_name(receiver.channel, announced) for receiver in receivers}
+        exact = Counter(name for channel, name in channels.items() if "*" not in channel)
+        kinds = ((exact.pop("stream", 0), "stream"), (exact.total(), "channel"))
+        patterns = sum("*" in channel for channel in channels)
+        on = ", ".join(counted(number, noun) for number, noun in (*kinds, (patterns, "pattern")) if number)
+        self._say(f"Listening on {on} with {counted(len(receivers), 'receiver')}. Ctrl+C to stop.", event="listening")
 
-    def table(self, listeners: Sequence[Listener]) -> None:
+    def table(self, receivers: Sequence[Receiver], announced: Sequence[Announcement]) -> None:
         """Which receivers listen to what."""
-        self._say(self._title(listeners), event="started")
+        self._say(self._title(), event="started")
         rows = [("CHANNEL", "TYPES", "RECEIVER", "MODE", "RETRY")]
-        rows += [_row(listener, receiver) for listener in listeners for receiver in listener.receivers]
+        rows += [_row(receiver, transport_name(receiver.channel, announced)) for receiver in receivers]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
         for row in rows:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
             self._say(f"  {'  '.join(cells)}  {row[4]}", event="receiver")
 
-    def _title(self, listeners: Sequence[Listener]) -> str:
-        servers = {_describe(listener) for listener in listeners}
-        parts = [f"redis_events {__version__}", conf.SERVICE or "unnamed service", *sorted(servers)]
+    def _title(self) -> str:
+        parts = [f"redis_events {__version__}", conf.SERVICE or "unnamed service", _server()]
         return " · ".join([*parts, f"Django {django.get_version()}", f"pid {os.getpid()}"])
+
+    def contradiction(self, what: str) -> None:
+        """Two services say different things of one channel."""
+        self._say(f"Cannot listen: {what}. Make their CHANNELS agree.", style="ERROR", event="contradiction")
 
     def nothing_to_listen_to(self, wanted: Sequence[str], known: Sequence[str]) -> None:
         """Nothing is registered, or nothing matches: say where receivers are looked for."""
@@ -201,25 +207,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-def _row(listener: Listener, receiver: Receiver) -> tuple[str, str, str, str, str]:
-    transport = type(listener.transport).__name__.removesuffix("Transport").lower()
-    modes = (
-        ["once"] * receiver.once + ["async"] * receiver.is_async + ["every listener"] * (not listener.transport.grouped)
-    )
-    retry = receiver.retry
+def _row(receiver: Receiver, transport: str) -> tuple[str, str, str, str, str]:
+    is_stream = transport == "stream"
+    modes = ["once"] * receiver.once + ["async"] * receiver.is_async + ["every listener"] * (not is_stream)
+    retry = receiver.retry or (default_retry() if is_stream else None)
     policy = f"{retry.attempts}, {retry.delay:g}–{retry.max_delay:g} s" if retry else "–"
-    return (
-        f"{receiver.channel} ({transport})",
-        ", ".join(receiver.types or ("*",)),
-        receiver.name,
-        ", ".join(modes),
-        policy,
-    )
+    types = ", ".join(receiver.types or ("*",))
+    return f"{receiver.channel} ({transport})", types, receiver.name, ", ".join(modes) or "one listener", policy
 
 
-def _describe(listener: Listener) -> str:
+def _server() -> str:
+    if is_memory():
+        return mask(conf.LOCATION)
     try:
-        server = listener.transport.describe()
+        server = server_name(conf.LOCATION)
     except TransportError:
         server = ""
     return f"{server} {mask(conf.LOCATION)}".strip()

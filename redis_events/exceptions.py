@@ -95,3 +95,18 @@ def _pause(after: float | timedelta) -> float:
     if not 0 <= seconds <= LONGEST_PAUSE:
         raise ValueError(f"after={after!r} is no time to wait: 0 seconds to a year.")
     return seconds
+
+
+class ReplayError(RedisEventsError):
+    """Raised when a replay is asked for what there is not, or for what may mean two things."""
+
+
+class NotHere(RedisEventsError):
+    """Recorded when a listener holds an event for a receiver that only another release of its service has."""
+
+    def __str__(self) -> str:
+        return "waiting for a listener that has this receiver"
+
+
+class ProcessDied(RedisEventsError):
+    """Recorded when an event has ended its process MAX_DELIVERIES times."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from django.db import DatabaseError, connections, router
+from django.db import Error, connections, router
 from django.db.models import Min
 
 from .conf import conf
 from .events import now
 from .models import HeldDelivery
+from .registry import Receiver
 from .retry import Outcome, Verdict
 from .wording import one_line, own_frames, text_of
 
@@ -49,7 +50,7 @@ class Failure:
 def hold(failures: Iterable[Failure]) -> None:
     """Write failures down, committed, one INSERT for each database; what is held already stays as it is.
 
-    Raises django.db.DatabaseError, once every other database has its part: then nothing may be settled.
+    Raises django.db.Error, once every other database has its part: then nothing may be settled.
     """
     by_alias: dict[str, list[HeldDelivery]] = {}
     for failure in failures:
@@ -59,10 +60,10 @@ def hold(failures: Iterable[Failure]) -> None:
         raise errors[0]
 
 
-def _insert(rows: list[HeldDelivery], alias: str) -> DatabaseError | None:
+def _insert(rows: list[HeldDelivery], alias: str) -> Error | None:
     try:
         HeldDelivery.objects.using(alias).bulk_create(rows, ignore_conflicts=True)
-    except DatabaseError as error:
+    except Error as error:
         return error
     return None
 
@@ -121,6 +122,37 @@ def fingerprint(receiver: str, error: BaseException) -> str:
     return hashlib.sha256(f"{receiver}\n{type(error).__qualname__}\n{place}".encode()).hexdigest()[:16]
 
 
+def seen(identities: Iterable[tuple[str, str, str, str, str]]) -> set[tuple[str, str, str, str]]:
+    """Those of (alias, source, event id, group, receiver) that have a row, of any state, without the alias."""
+    by_alias: dict[str, set[str]] = {}
+    for alias, _, event_id, _, _ in identities:
+        by_alias.setdefault(alias, set()).add(event_id)
+    found: set[tuple[str, str, str, str]] = set()
+    for alias, event_ids in by_alias.items():
+        rows = HeldDelivery.objects.using(alias).filter(event_id__in=event_ids)
+        found.update(rows.values_list("source", "event_id", "group", "receiver"))
+    return found
+
+
+def is_away(alias: str) -> bool:
+    """Whether a database cannot be reached now."""
+    try:
+        check([alias])
+    except Error:
+        return True
+    return False
+
+
+def check(aliases: Iterable[str | None]) -> None:
+    """Raise Error unless these databases answer."""
+    for alias in {alias or default_alias() for alias in aliases}:
+        connection = connections[alias]
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+
+
 # ------------------------------------------------------------------ trying again
 
 
@@ -140,6 +172,20 @@ def claim(row: HeldDelivery, *, using: str) -> bool:
     claimed = same.update(due=later, attempt=row.attempt + 1) == 1
     row.due, row.attempt = later, row.attempt + 1
     return claimed
+
+
+def renew(row: HeldDelivery, *, using: str) -> None:
+    """Keep a claimed row ours while its receiver is still running."""
+    later = now() + timedelta(seconds=conf.CLAIM_AFTER)
+    same = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
+    if same.update(due=later):
+        row.due = later
+
+
+def release(row: HeldDelivery, *, using: str) -> None:
+    """Give a claimed row back as if its run had not begun: due now, the run not counted."""
+    same = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
+    same.update(due=now(), attempt=row.attempt - 1)
 
 
 def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, using: str) -> None:
@@ -165,14 +211,19 @@ def default_alias() -> str:
     return router.db_for_write(HeldDelivery)
 
 
-def complaint(error: DatabaseError) -> str:
+def aliases(receivers: Iterable[Receiver]) -> set[str]:
+    """The databases in which these receivers' held deliveries stand."""
+    return {receiver.using or default_alias() for receiver in receivers}
+
+
+def complaint(error: Error) -> str:
     """What a database says, as part of a log line; and what to do when it is our table that it misses."""
     advice = " (run `manage.py migrate`)" if HeldDelivery._meta.db_table in str(error) else ""
     return f"{one_line(error)}{advice}"
 
 
 def has_table(*, using: str) -> bool:
-    """Whether ``migrate`` has been run. Raises django.db.DatabaseError when the database is away."""
+    """Whether ``migrate`` has been run. Raises django.db.Error when the database is away."""
     connection = connections[using]
     with connection.cursor() as cursor:
         return HeldDelivery._meta.db_table in connection.introspection.table_names(cursor)

@@ -6,19 +6,35 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 
 from . import held
-from .codec import decode
+from .codec import Document, decode, plain
 from .conf import conf
 from .events import now
 from .exceptions import DecodeError, TransportError
+from .held import Failure
 from .registry import Receiver, Table
 from .retry import Outcome, backoff
-from .runner import AsyncRunner, Result, Run, call, failure, group_name, log_failure, quarantine
+from .runner import (
+    AsyncRunner,
+    Result,
+    Run,
+    call,
+    failure,
+    group_name,
+    identity,
+    is_stranded,
+    log_failure,
+    poisonous,
+    postponed,
+    quarantine,
+)
 from .signals import event_settled, gap_detected
 from .transports.base import Delivery, Subscription, Transport
 from .wording import counted, one_line
@@ -30,7 +46,12 @@ IDLE = 1.0
 MOST_QUARANTINED = 1_000
 """Quarantine rows an hour and channel: anybody can write to pub/sub."""
 
+
 Unreadable = tuple[Delivery, DecodeError]
+
+
+class Interrupted(Exception):
+    """Raised when asked to stop while the database is away: the batch in hand stays unsettled and comes again."""
 
 
 class Listener:
@@ -50,6 +71,7 @@ class Listener:
         self._quarantined: Counter[tuple[str, int]] = Counter()
         self._stopping = threading.Event()
         self._can_hold = True
+        self._absent: dict[str, Table] = {}
 
     # -------------------------------------------------------------- the loop
 
@@ -64,24 +86,33 @@ class Listener:
                 deliveries = self._receive(0.0 if drain else IDLE)
                 if deliveries:
                     self.process(deliveries)
-                elif drain:
+                elif drain and deliveries is not None:
                     return
+                else:
+                    close_old_connections()  # one may have grown too old while nothing came
         finally:
             self._async.close()
             self.transport.close()
             connections.close_all()
+
+    def note_announced(self, announced: Iterable[Receiver]) -> None:
+        """Learn of receivers that other listeners of our groups have and we lack: a rolling deploy loses nothing."""
+        own = set(map(_announcement, self.receivers))
+        absent = {_announcement(each): each for each in announced if _announcement(each) not in own}.values()
+        self._absent = _tables(self.transport, absent) if self.transport.grouped else {}
 
     def stop(self) -> None:
         """End ``run`` after the batch in hand. Safe in any thread."""
         self._stopping.set()
         self.transport.wake()
 
-    def _receive(self, timeout: float) -> list[Delivery]:
+    def _receive(self, timeout: float) -> list[Delivery] | None:
+        """None when the connection was lost: that nothing came means nothing then."""
         try:
             return self.transport.receive(limit=conf.BATCH, timeout=timeout)
         except TransportError as error:
             self._reconnect(error)
-            return []
+            return None
 
     def _reconnect(self, error: TransportError) -> None:
         last_heard = self.transport.heard
@@ -114,26 +145,65 @@ class Listener:
     def process(self, deliveries: Sequence[Delivery]) -> None:
         """Run every matching receiver for a batch, hold what did not end well, then settle the batch."""
         self.in_flight = len(deliveries)
-        close_old_connections()
-        runs, unreadable = self._match(deliveries)
-        results = self._run(runs)
-        self._hold(results, unreadable)
+        try:
+            runs, failures = self._match(deliveries)
+            results = self._run(runs)
+            self._hold([*failures, *(failure(result) for result in results if result.error)])
+        except Interrupted:
+            return
         self.transport.settle(deliveries)
         self._report(results, deliveries)
+        close_old_connections()  # now, not before: it takes 17 µs, and nobody waits for them here
 
-    def _match(self, deliveries: Sequence[Delivery]) -> tuple[list[Run], list[Unreadable]]:
-        runs, unreadable = [], []
+    def _match(self, deliveries: Sequence[Delivery]) -> tuple[list[Run], list[Failure]]:
+        """The runs there are to do, and what is held without a run: no event, no receiver of this release, poison."""
+        runs: list[Run] = []
+        failures: list[Failure] = []
+        unreadable: list[Unreadable] = []
         for delivery in deliveries:
+            table = self._tables[delivery.group]
             try:
-                document = decode(delivery.body, channel=delivery.channel, is_document=delivery.is_document)
+                document = _document(delivery, table)
             except DecodeError as error:
-                unreadable.append((delivery, error))
+                unreadable += [(delivery, error)] if self._may_quarantine(delivery.channel) else []
                 continue
-            for receiver in self._tables[delivery.group].match(delivery.channel, document.envelope.type):
-                runs.append(Run(receiver=receiver, document=document, delivery=delivery))
-        return runs, unreadable
+            for receiver in table.match(delivery.channel, document.envelope.type):
+                runs.append(Run(receiver, document, delivery))
+            if delivery.group in self._absent:
+                failures += self._postponed(document, delivery)
+        _log_unreadable(unreadable)
+        failures += [quarantine(*each) for each in unreadable]
+        return self._sorted_out(runs, failures)
+
+    def _postponed(self, document: Document, delivery: Delivery) -> list[Failure]:
+        where = delivery.channel, document.envelope.type
+        own = {receiver.name for receiver in self._tables[delivery.group].match(*where)}
+        absent = [receiver for receiver in self._absent[delivery.group].match(*where) if receiver.name not in own]
+        return [postponed(Run(receiver, document, delivery, attempt=0)) for receiver in absent]
+
+    def _sorted_out(self, runs: list[Run], failures: list[Failure]) -> tuple[list[Run], list[Failure]]:
+        """Of repeated deliveries, the receivers that have their held row are done with; poison is not run again."""
+        repeated = [run for run in runs if run.delivery.is_repeated]
+        if not repeated:
+            return runs, failures
+        seen = self._await_database(lambda: held.seen(map(identity, repeated)))
+        runs = [run for run in runs if not run.delivery.is_repeated or identity(run)[1:] not in seen]
+        poison = [run for run in runs if run.delivery.starts >= conf.MAX_DELIVERIES]
+        return [run for run in runs if run not in poison], failures + [poisonous(run) for run in poison]
 
     def _run(self, runs: Sequence[Run]) -> list[Result]:
+        """Run them all. A database that goes away meanwhile is no receiver's failure: those are run again."""
+        results = self._run_once(runs)
+        while self.transport.durable and not self._stopping.is_set():
+            stranded = [result for result in results if is_stranded(result)]
+            if not stranded:
+                break
+            self._await_database(partial(held.check, {result.run.receiver.using for result in stranded}))
+            results = [result for result in results if result not in stranded]
+            results += self._run_once([result.run for result in stranded])
+        return results
+
+    def _run_once(self, runs: Sequence[Run]) -> list[Result]:
         durable = self.transport.durable
         waiting = [run for run in runs if run.receiver.is_async]
         if not waiting:
@@ -141,23 +211,36 @@ class Listener:
         results = [call(run, durable=durable) for run in runs if not run.receiver.is_async]
         return results + self._async.call_all(waiting, durable=durable)
 
-    def _hold(self, results: Sequence[Result], unreadable: Sequence[Unreadable]) -> None:
-        failures = [failure(result) for result in results if result.error]
-        unreadable = [each for each in unreadable if self._may_quarantine(each[0].channel)]
-        _log_unreadable(unreadable)
-        failures += [quarantine(*each) for each in unreadable]
+    def _hold(self, failures: Sequence[Failure]) -> None:
+        """Write failures down, committed. Where events are durable, nothing goes on before they are."""
         if not failures:
+            return
+        if self.transport.durable:
+            self._await_database(partial(held.hold, failures))
             return
         try:
             held.hold(failures)
             self._can_hold = True
-        except DatabaseError as error:
-            self._hold_failed(error, len(failures))
+        except Error as error:
+            self._note_away(f"{counted(len(failures), 'failure')} could not be kept as held deliveries", error)
 
-    def _hold_failed(self, error: DatabaseError, count: int) -> None:
+    def _await_database(self, work: Callable[[], Any]) -> Any:
+        """The result of ``work``, once the database lets it. Raises Interrupted when asked to stop before that."""
+        attempt = 0
+        while not self._stopping.wait(backoff(attempt) if attempt else 0.0):
+            attempt += 1
+            try:
+                result = work()
+                self._can_hold = True
+                return result
+            except Error as error:
+                self._note_away("nothing is settled while the database is away", error)
+                close_old_connections()
+        raise Interrupted
+
+    def _note_away(self, what: str, error: Error) -> None:
         if self._can_hold:
-            failures = counted(count, "failure")
-            logger.error("%s could not be kept as held deliveries: %s", failures, held.complaint(error))
+            logger.error("%s: %s", what, held.complaint(error))
         self._can_hold = False
 
     def _may_quarantine(self, channel: str) -> bool:
@@ -183,6 +266,15 @@ class Listener:
             event_settled.send_robust(Listener, results=results)
 
 
+def _document(delivery: Delivery, table: Table) -> Document:
+    channel = delivery.channel
+    with_data = table.has_one_untyped(channel)
+    document = decode(delivery.body, channel=channel, is_document=delivery.is_document, with_data=with_data)
+    if document.is_plain and delivery.id:
+        return plain(delivery.body, channel=channel, id=f"{channel}/{delivery.id}")
+    return document
+
+
 def _log_unreadable(unreadable: Iterable[Unreadable]) -> None:
     """One line for each channel in a batch."""
     by_channel: dict[str, list[DecodeError]] = {}
@@ -205,6 +297,11 @@ def _tables(transport: Transport, receivers: Iterable[Receiver]) -> dict[str, Ta
     for receiver in receivers:
         by_group.setdefault(_group(transport, receiver), []).append(receiver)
     return {group: Table(members) for group, members in by_group.items()}
+
+
+def _announcement(receiver: Receiver) -> tuple[Any, ...]:
+    """What other listeners of a group know of a receiver: a release may give an old name other types."""
+    return receiver.name, receiver.channel, receiver.types, receiver.group
 
 
 def _group(transport: Transport, receiver: Receiver) -> str:

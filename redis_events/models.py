@@ -28,6 +28,9 @@ class HeldDelivery(models.Model):
     entry_id = models.CharField(_("entry id"), max_length=64, help_text=_("Empty for pub/sub."))
     state = models.CharField(_("state"), max_length=8, choices=State.choices)
     attempt = models.PositiveIntegerField(_("attempt"), help_text=_("Runs begun so far."))
+    replayed = models.BooleanField(
+        _("replayed"), default=False, help_text=_("Whether somebody asked for its next run.")
+    )
     due = models.DateTimeField(_("due"), null=True, help_text=_("When it is run again; empty for dead letters."))
     raw = models.BinaryField(_("raw bytes"))
     reason = models.TextField(_("reason"))
@@ -68,3 +71,21 @@ class DeadLetter(HeldDelivery):
         proxy = True
         verbose_name = _("dead letter")
         verbose_name_plural = _("dead letters")
+
+
+class ChannelState(models.Model):
+    """How far a group has settled a channel, in the database of the service that listens."""
+
+    id = models.BigAutoField(primary_key=True)
+    channel = models.CharField(_("channel"), max_length=255)
+    group = models.CharField(_("consumer group"), max_length=129)
+    floor = models.CharField(_("floor"), max_length=64, help_text=_("All entries up to this id are settled."))
+    updated_at = models.DateTimeField(_("updated"))
+
+    class Meta:
+        verbose_name = _("channel state")
+        verbose_name_plural = _("channel states")
+        constraints = [models.UniqueConstraint(fields=["channel", "group"], name="redis_events_channel_group")]
+
+    def __str__(self) -> str:
+        return f"{self.channel} · {self.group}: {self.floor}"

@@ -13,19 +13,23 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from types import FrameType
+from typing import Any
 
-from django.db import DatabaseError
+from django.db import Error
 
-from . import held
+from . import __version__, announcements, deadlines, heartbeat, held
+from .announcements import Announcement, contradictions
+from .cleaning import Cleaner
 from .conf import conf, glob
 from .console import Console
 from .exceptions import TransportError, Unreachable
+from .keeping import BEAT, Keeper, Recorder
 from .listening import Listener
 from .registry import Receiver, all_receivers
 from .retry import backoff
 from .retrying import Retrier
-from .routing import create, transport_name
-from .transports.client import Waiter
+from .routing import create, is_memory, listening_plan
+from .transports.client import Waiter, Wire
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -81,8 +85,12 @@ class Threads:
         threading.Thread(target=work, name=f"redis_events-{name}", daemon=True).start()
 
     @property
+    def alive(self) -> int:
+        return len(self.started) - len(self.ended)
+
+    @property
     def are_alive(self) -> bool:
-        return len(self.ended) < len(self.started)
+        return self.alive > 0
 
 
 def run(options: Options, console: Console) -> Exit:
@@ -91,11 +99,7 @@ def run(options: Options, console: Console) -> Exit:
     if not receivers:
         console.nothing_to_listen_to(options.channels, sorted({each.channel for each in all_receivers()}))
         return Exit.NOTHING_TO_LISTEN_TO
-    listeners = [Listener(create(name), group) for name, group in by_transport(receivers).items()]
-    if options.dry_run:
-        console.table(listeners)
-        return Exit.OK
-    return Process(listeners, options, console).run()
+    return Process(receivers, options, console).run()
 
 
 def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
@@ -105,69 +109,124 @@ def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
     return tuple(each for each in all_receivers() if any(glob(wanted, each.channel) for wanted in channels))
 
 
-def by_transport(receivers: Sequence[Receiver]) -> dict[str, list[Receiver]]:
-    """Receivers by the name of the transport that carries their channel."""
-    found: dict[str, list[Receiver]] = {}
-    for receiver in receivers:
-        found.setdefault(transport_name(receiver.channel), []).append(receiver)
-    return found
-
-
 class Process:
     """One run of listen_events: connects, listens in threads, stops in order."""
 
-    def __init__(self, listeners: Sequence[Listener], options: Options, console: Console) -> None:
-        self.listeners = listeners
+    def __init__(self, receivers: Sequence[Receiver], options: Options, console: Console) -> None:
+        self.receivers = receivers
         self.options = options
         self.console = console
+        self.listeners: list[Listener] = []
         self._bell = Waiter()
         self._signals: list[int] = []
         self._threads = Threads()
+        self._helpers = Threads()
         self._retrier: Retrier | None = None
+        self._keeper: Keeper | None = None
+        self._recorder: Recorder | None = None
+        self._cleaner: Cleaner | None = None
+        self._elsewhere: set[str] = set()
+        """The receivers that other listeners of this service have."""
         self._began = time.monotonic()
 
     def run(self) -> Exit:
         with self._signals_caught():
             try:
-                self._connect()
+                if self.options.dry_run:
+                    return self._show()
+                announced = self._patiently(_announced)
+                if self._contradicts(announced):
+                    return Exit.NOT_READY
+                self._plan(announced)
+                for listener in self.listeners:
+                    self._patiently(listener.connect)
             except TransportError as error:
+                if self._signals:
+                    return Exit.OK
                 self.console.cannot_connect(error)
                 return Exit.UNREACHABLE
             if self._signals:
                 return Exit.OK
-            self._start()
+            self._start(announced)
             code = self._watch()
             return self._stop(code)
 
-    def _connect(self) -> None:
-        """Subscribe everywhere; an unreachable server has five seconds. Raises TransportError."""
-        for listener in self.listeners:
-            attempt = 0
-            while not self._signals:
-                try:
-                    listener.connect()
-                    break
-                except Unreachable:
-                    attempt += 1
-                    pause = backoff(attempt)
-                    if time.monotonic() + pause - self._began > PATIENCE:
-                        raise
-                    self._bell.wait(pause)
+    def _show(self) -> Exit:
+        """The table, with what others announced where the server can be asked; it is not told anything."""
+        try:
+            announced = _announced(tells=False)
+        except TransportError:
+            announced = []
+        self.console.table(self.receivers, announced)
+        return Exit.NOT_READY if self._contradicts(announced) else Exit.OK
 
-    def _start(self) -> None:
+    def _patiently(self, work: Callable[[], Any]) -> Any:
+        """The result of ``work``; an unreachable server has five seconds. Raises TransportError."""
+        attempt = 0
+        while True:
+            try:
+                return work()
+            except Unreachable:
+                attempt += 1
+                pause = backoff(attempt)
+                if self._signals or time.monotonic() + pause - self._began > PATIENCE:
+                    raise
+                self._bell.wait(pause)
+
+    def _contradicts(self, announced: Sequence[Announcement]) -> bool:
+        found = contradictions(announced)
+        for name, other in found:
+            own = conf.CHANNELS[name].TRANSPORT
+            self.console.contradiction(f"{name!r} is {own} in {conf.SERVICE} and {other.transport} in {other.service}")
+        return bool(found)
+
+    def _plan(self, announced: Sequence[Announcement]) -> None:
+        plan = listening_plan(self.receivers, announced)
+        self.listeners = [Listener(create(name), receivers) for name, receivers in plan.items()]
+
+    def _start(self, announced: Sequence[Announcement]) -> None:
         self._retrier = self._make_retrier()
-        self.console.listening(self.listeners)
+        self._keeper = self._make_keeper()
+        if self._keeper and self._keeper.beat() and not self.options.drain:
+            # Other listeners of this service write rows for receivers only we have, once they have seen us.
+            self._bell.wait(2 * max(conf.POLL, BEAT))
+        self.console.listening(self.receivers, announced)
         for listener in self.listeners:
             self._threads.start("listener", partial(listener.run, drain=self.options.drain), self._bell.wake)
         if self._retrier and not self.options.drain:
             self._threads.start("retrier", self._retrier.run, self._bell.wake)
+        if self._keeper:
+            self._helpers.start("keeper", self._keeper.run, self._bell.wake)
+            self._recorder = self._make_recorder()
+            self._helpers.start("recorder", self._recorder.run, self._bell.wake)
+        if self._retrier and not self.options.drain:
+            self._cleaner = Cleaner(self.receivers, alive=self._all_alive)
+            self._helpers.start("cleaner", self._cleaner.run, self._bell.wake)
+
+    def _make_keeper(self) -> Keeper | None:
+        if is_memory():
+            return None
+        transports = [listener.transport for listener in self.listeners]
+        return Keeper(heartbeat.card(self.receivers, version=__version__), transports, note=self._note)
+
+    def _make_recorder(self) -> Recorder:
+        renew = self._retrier.keep if self._retrier else (lambda: None)
+        return Recorder([listener.transport for listener in self.listeners], renew=renew)
+
+    def _all_alive(self) -> set[str]:
+        return {receiver.name for receiver in self.receivers} | self._elsewhere
+
+    def _note(self, announced: list[Receiver]) -> None:
+        self._elsewhere = {receiver.name for receiver in announced}
+        for listener in self.listeners:
+            listener.note_announced(announced)
 
     def _make_retrier(self) -> Retrier | None:
         receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
         try:
             if held.has_table(using=held.default_alias()):
                 return Retrier(receivers)
-        except DatabaseError as error:
+        except Error as error:
             self.console.warn(f"failures cannot be kept until the database is back: {held.complaint(error)}")
             return Retrier(receivers)
         self.console.warn("the tables of redis_events are missing: run `manage.py migrate`. Failures are only logged.")
@@ -176,20 +235,22 @@ class Process:
     def _watch(self) -> Exit:
         """Wait for a reason to stop."""
         while True:
-            if self._threads.crashed:
+            if self._threads.crashed or self._helpers.crashed:
                 return Exit.UNEXPECTED
             if self._signals:
                 return Exit.OK
-            if self.options.drain and not self._threads.are_alive:
-                return self._drained()
-            if self._is_recycling():
+            if self.options.drain and not self._threads.are_alive and not self._runs_last_retries():
+                return Exit.OK
+            if self._is_recycling() or self._has_hung():
                 return Exit.RECYCLE
             self._bell.wait(self._until_next_look())
 
-    def _drained(self) -> Exit:
-        while self._retrier and self._retrier.run_due():
-            pass
-        return Exit.OK
+    def _runs_last_retries(self) -> bool:
+        """With ``--drain``, what is due is run once all else is done; whether that begins now."""
+        if not self._retrier or "retrier" in self._threads.started:
+            return False
+        self._threads.start("retrier", self._retrier.drain, self._bell.wake)
+        return True
 
     def _is_recycling(self) -> bool:
         settled = sum(listener.settled for listener in self.listeners)
@@ -197,12 +258,23 @@ class Process:
             return True
         return self.options.max_time is not None and time.monotonic() - self._began >= self.options.max_time
 
+    def _has_hung(self) -> bool:
+        """Whether a receiver outran its ``timeout``; says where each of them is."""
+        late = deadlines.overdue()
+        for timed in late:
+            logger.error("%s has outrun its timeout of %g s; it is here:\n%s", timed.what, timed.timeout, timed.stack())
+        return bool(late)
+
     def _until_next_look(self) -> float:
-        limits = self.options.max_events, self.options.max_time
-        return 60.0 if limits == (None, None) else 0.05
+        if (self.options.max_events, self.options.max_time) != (None, None):
+            return 0.05
+        return 0.25 if any(receiver.timeout for receiver in self.receivers) else 60.0
 
     def _stop(self, code: Exit) -> Exit:
-        """Let each thread finish what it has in hand, up to GRACE seconds; a second signal ends that."""
+        """Let each thread finish what it has in hand, up to GRACE seconds; a second signal ends that.
+
+        Nobody waits for a receiver that has outrun its timeout.
+        """
         in_flight = sum(listener.in_flight for listener in self.listeners)
         self.console.stopping(in_flight)
         heard = len(self._signals)
@@ -211,11 +283,28 @@ class Process:
         if self._retrier:
             self._retrier.stop()
         deadline = time.monotonic() + conf.GRACE
-        while self._threads.are_alive and len(self._signals) <= heard and time.monotonic() < deadline:
+        while self._are_working() and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
+        self._say_goodbye()
         self.console.stopped(self.listeners, abandoned)
+        if code is Exit.RECYCLE and deadlines.overdue():
+            return code
         return Exit.ABANDONED if self._threads.are_alive else code
+
+    def _are_working(self) -> bool:
+        return self._threads.alive > deadlines.stuck_threads()
+
+    def _say_goodbye(self) -> None:
+        """The heartbeat goes last: until then nobody takes over what is in hand."""
+        if self._keeper:
+            self._keeper.stop()
+        for helper in (self._recorder, self._cleaner):
+            if helper:
+                helper.stop()
+        deadline = time.monotonic() + 1.0
+        while self._helpers.are_alive and time.monotonic() < deadline:
+            self._bell.wait(0.05)
 
     @contextmanager
     def _signals_caught(self) -> Iterator[None]:
@@ -234,6 +323,21 @@ class Process:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signals.append(number)
         self._bell.wake()
+
+
+def _announced(*, tells: bool = True) -> list[Announcement]:
+    """What the publishing services announced; nothing for transports inside this process."""
+    if is_memory():
+        return []
+    wire = Wire(conf.LOCATION, timeout=1.0)
+    try:
+        announced = announcements.read(wire)
+        if not tells or contradictions(announced):  # saying so would keep the other service from starting too
+            return announced
+        wire.call([*announcements.commands(), *announcements.withdrawals(announced)])
+        return announcements.read(wire)
+    finally:
+        wire.close()
 
 
 def leave(code: Exit) -> None:

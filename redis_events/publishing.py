@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.db import connections, router
+from django.db import DEFAULT_DB_ALIAS, connections, router
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_delete
 from django.utils.asyncio import async_unsafe
@@ -145,6 +145,8 @@ def check_type(name: str) -> None:
 
 def _only_alias() -> str:
     """The one alias in an atomic block; ``default`` when none or when it is among several."""
+    if len(connections.settings) == 1:
+        return DEFAULT_DB_ALIAS
     open_aliases = [each.alias for each in connections.all(initialized_only=True) if batch.is_open(each)]
     if not open_aliases or "default" in open_aliases:
         return "default"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
 from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -129,20 +130,19 @@ def receives(
     once: bool = False,
     using: str | None = None,
     retry: Retry | None = None,
-    timeout: float | None = None,
+    timeout: float | timedelta | None = None,
     name: str = "",
 ) -> Callable[[Function], Function]:
     """Run the decorated function for each event of a channel, a pattern (``live.*``) or an event class.
 
-    It stays callable as it is. ``types`` narrows to event types, ``*`` stands for any characters; ``group`` is a
-    consumer group of its own; ``once`` promises its database effect once; ``retry`` says when a failed run is tried
-    again; ``timeout`` is in seconds; ``name`` is its identity when the function moves. Raises ConfigurationError for
-    a class that no ``@event`` declares, and for an argument of the wrong kind.
+    It stays callable. ``types``: globs; ``group``: a consumer group of its own; ``once``: its database effect once;
+    ``timeout``: seconds after which a run ends the process; ``name``: who it is when moved. Raises ConfigurationError.
     """
     _check_kinds(channel, types=types, group=group, using=using, retry=retry, timeout=timeout, name=name)
     name_or_pattern, event_type, wanted = _target(channel, types)
 
     def register(function: Function) -> Function:
+        _check_function(function, name_or_pattern)
         identity = (function.__module__, function.__qualname__, f"{name_or_pattern} {wanted} {name}")
         _receivers[identity] = Receiver(
             function=function,
@@ -154,7 +154,7 @@ def receives(
             once=once,
             using=using,
             retry=retry,
-            timeout=timeout,
+            timeout=_positive(timeout, name_or_pattern),
             is_async=inspect.iscoroutinefunction(function),
         )
         return function
@@ -162,12 +162,26 @@ def receives(
     return register
 
 
+def _check_function(function: Any, channel: str) -> None:
+    if not inspect.isroutine(function):
+        raise ConfigurationError(f"@receives({channel!r}) decorates a function, not {function!r}.")
+
+
+def _positive(timeout: Any, channel: str) -> float | None:
+    """A timeout in seconds, None for none."""
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if seconds is None or (is_number and seconds > 0):
+        return seconds
+    raise ConfigurationError(f"@receives({channel!r}): timeout={timeout!r} is no number of seconds above 0.")
+
+
 KINDS: dict[str, tuple[Any, str]] = {
     "types": (str | Collection | None, "a type or a tuple of types"),
     "group": (str, "a text"),
     "using": (str | None, "the name of a database"),
     "retry": (Retry | None, "a Retry, such as Retry(attempts=3)"),
-    "timeout": (int | float | None, "a number of seconds"),
+    "timeout": (int | float | timedelta | None, "a number of seconds"),
     "name": (str, "a text"),
 }
 
@@ -231,6 +245,16 @@ class Table:
         self._channels = PatternIndex((receiver.channel, receiver) for receiver in receivers)
         self._types: dict[str, PatternIndex[Receiver]] = {}
         self._found: dict[tuple[str, str], tuple[Receiver, ...]] = {}
+        self._untyped: dict[str, bool] = {}
+
+    def has_one_untyped(self, channel: str) -> bool:
+        """Whether all events of a channel go to one receiver at most, which takes the data as the JSON value it is."""
+        try:
+            return self._untyped[channel]
+        except KeyError:
+            receivers = list(self._channels.find(channel))
+            self._untyped[channel] = len(receivers) == 1 and receivers[0].data_type is ANY
+            return self._untyped[channel]
 
     def match(self, channel: str, type: str) -> tuple[Receiver, ...]:
         """The receivers of an event, in the order of registration. ``""`` is the type of a plain message."""
@@ -253,6 +277,7 @@ class Table:
         if channel not in self._types:
             if len(self._types) >= MOST_REMEMBERED:
                 self._types.clear()
+                self._untyped.clear()
             receivers = self._channels.find(channel)
             pairs = ((type, receiver) for receiver in receivers for type in receiver.types or ("*",))
             self._types[channel] = PatternIndex(pairs)

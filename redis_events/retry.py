@@ -36,7 +36,17 @@ class Retry:
 
     def pause(self, attempt: int) -> float:
         """Seconds to wait after run number ``attempt`` has failed."""
-        return random.uniform(0, min(self.max_delay, self.delay * 2.0 ** min(attempt - 1, 64)))
+        return random.uniform(0, self._longest_pause(attempt))
+
+    def _longest_pause(self, attempt: int) -> float:
+        return min(self.max_delay, self.delay * 2.0 ** min(attempt - 1, 64))
+
+    @property
+    def longest(self) -> float:
+        """Seconds from the first run to the last at most, the runs themselves not counted."""
+        growing = range(1, min(self.attempts, 65))
+        rest = self.attempts - 1 - len(growing)
+        return sum(map(self._longest_pause, growing)) + rest * self.max_delay
 
 
 ONCE_ONLY = Retry(attempts=1)

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 
-from django.db import DatabaseError, close_old_connections, connections
+from django.db import Error, close_old_connections, connections
 
 from . import held
 from .codec import Document, decode, plain
@@ -16,7 +16,7 @@ from .exceptions import DecodeError, Unfinished
 from .models import HeldDelivery
 from .registry import Receiver
 from .retry import DEAD, default_retry
-from .runner import AsyncRunner, Result, Run, call, log_failure
+from .runner import AsyncRunner, Result, Run, call, is_stranded, log_failure
 from .signals import event_settled
 from .transports.base import Delivery
 
@@ -28,10 +28,20 @@ class Retrier:
 
     def __init__(self, receivers: Sequence[Receiver]) -> None:
         self._receivers = {receiver.name: receiver for receiver in receivers}
-        self._aliases = {receiver.using or held.default_alias() for receiver in receivers}
+        self._aliases = held.aliases(receivers)
         self._async = AsyncRunner()
         self._stopping = threading.Event()
         self._away: set[str] = set()
+        self._running: tuple[HeldDelivery, str] | None = None
+        self._hand = threading.Lock()
+        self._stranded: list[tuple[HeldDelivery, str]] = []
+
+    def keep(self) -> None:
+        """Keep the delivery that is being run; called by another thread. Raises django.db.Error."""
+        with self._hand:
+            if self._running:
+                row, alias = self._running
+                held.renew(row, using=alias)
 
     def run(self) -> None:
         """Run due deliveries until ``stop``."""
@@ -39,8 +49,19 @@ class Retrier:
             while not self._stopping.wait(self._pause()):
                 self.run_due()
         finally:
-            self._async.close()
-            connections.close_all()
+            self._close()
+
+    def drain(self) -> None:
+        """Run due deliveries until none is left, or ``stop``."""
+        try:
+            while self.run_due():
+                pass
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._async.close()
+        connections.close_all()
 
     def stop(self) -> None:
         """End ``run`` after the delivery in hand."""
@@ -55,22 +76,36 @@ class Retrier:
         """One database's part; it being away keeps nobody from the others'."""
         count = 0
         try:
+            self._release_stranded(alias)
             for row in held.due_rows(tuple(self._receivers), using=alias, limit=conf.BATCH):
                 count += not self._stopping.is_set() and self._run_row(row, alias)
             self._away.discard(alias)
-        except DatabaseError as error:
+        except Error as error:
             self._log_away(alias, error)
         return count
 
     def _run_row(self, row: HeldDelivery, alias: str) -> bool:
         if not held.claim(row, using=alias):
             return False
+        self._running = row, alias
         result = self._result(row)
+        with self._hand:  # a renewal that comes later would move the time of the next run
+            self._running = None
+        if is_stranded(result):
+            self._stranded.append((row, alias))
+            return False
         held.finish(row, result.verdict, result.error, using=alias)
         if result.error:
             log_failure(result)
         event_settled.send_robust(Retrier, results=[result])
         return True
+
+    def _release_stranded(self, alias: str) -> None:
+        """Runs that failed because the database went away were none: their count is taken back when it is there."""
+        for row, of in list(self._stranded):
+            if of == alias:
+                held.release(row, using=alias)
+                self._stranded.remove((row, of))
 
     def _result(self, row: HeldDelivery) -> Result:
         try:
@@ -94,6 +129,7 @@ class Retrier:
             document=document,
             delivery=Delivery(channel=row.channel, body=bytes(row.raw), group=row.group, id=row.entry_id),
             attempt=row.attempt,
+            replayed=row.replayed,
         )
 
     def _call(self, run: Run, *, durable: bool) -> Result:
@@ -107,12 +143,12 @@ class Retrier:
     def _seconds_to_next(self, alias: str) -> float | None:
         try:
             earliest = held.next_due(tuple(self._receivers), using=alias)
-        except DatabaseError as error:
+        except Error as error:
             self._log_away(alias, error)
             return None
         return (earliest - now()).total_seconds() if earliest else None
 
-    def _log_away(self, alias: str, error: DatabaseError) -> None:
+    def _log_away(self, alias: str, error: Error) -> None:
         if alias not in self._away:
             logger.error("held deliveries in %r cannot be read, retries wait: %s", alias, held.complaint(error))
         self._away.add(alias)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,28 +11,66 @@ from urllib.parse import urlsplit
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from .announcements import Announcement, Lookup, announced_transport
 from .conf import conf
 from .exceptions import ConfigurationError
+from .registry import Receiver
 from .sender import Sender
 from .transports.base import Transport
 
 BUILT_IN = {
     "memory": "redis_events.transports.memory.MemoryTransport",
     "pubsub": "redis_events.transports.pubsub.PubSubTransport",
+    "stream": "redis_events.transports.stream.StreamTransport",
 }
 
 _senders: dict[str, Sender] = {}
 _by_channel: dict[str, Sender] = {}
 _replacements: list[Sender] = []
+_lookup = Lookup()
 _MOST_CHANNELS = 10_000
 
 
-def transport_name(channel: str) -> str:
-    """What carries a channel: ``pubsub``, … or the dotted path of a third party's transport."""
-    if urlsplit(conf.LOCATION).scheme == "memory":
+def is_memory() -> bool:
+    """Whether everything stays inside this process."""
+    return urlsplit(conf.LOCATION).scheme == "memory"
+
+
+def transport_name(channel: str, announced: Sequence[Announcement] = ()) -> str:
+    """What carries a channel: ``pubsub``, ``stream`` or the dotted path of a third party's transport.
+
+    Its own entry of CHANNELS decides, else what others announced, else it is pub/sub.
+    """
+    if is_memory():
         return "memory"
     entry = conf.channel(channel)
-    return entry.TRANSPORT if entry else "pubsub"
+    return entry.TRANSPORT if entry else announced_transport(channel, announced) or "pubsub"
+
+
+def listening_plan(receivers: Sequence[Receiver], announced: Sequence[Announcement]) -> dict[str, list[Receiver]]:
+    """The receivers each transport listens for.
+
+    A channel nobody has said anything about is listened to on pub/sub, and on a stream from the moment it is one; a
+    pattern covers channels of both kinds. Raises ConfigurationError where a stream is received without a SERVICE.
+    """
+    plan: dict[str, list[Receiver]] = {}
+    for receiver in receivers:
+        for name in _transports(receiver.channel, announced):
+            plan.setdefault(name, []).append(receiver)
+    if "stream" in plan and not conf.SERVICE:
+        channels = sorted({receiver.channel for receiver in plan["stream"]})
+        raise ConfigurationError(f'REDIS_EVENTS["SERVICE"] is needed to receive the stream {channels[0]!r}.')
+    return plan
+
+
+def _transports(channel: str, announced: Sequence[Announcement]) -> list[str]:
+    name = transport_name(channel, announced)
+    is_settled = name != "pubsub" or channel in conf.CHANNELS
+    if "*" not in channel and is_settled:
+        return [name]
+    if name not in ("pubsub", "stream"):
+        return [name]
+    return ["pubsub", "stream"] if conf.SERVICE else ["pubsub"]
 
 
 def create(name: str) -> Transport:
@@ -54,7 +92,20 @@ def sender_for(channel: str) -> Sender:
     if sender is None:
         if len(_by_channel) >= _MOST_CHANNELS:
             _by_channel.clear()
-        sender = _by_channel[channel] = _sender(transport_name(channel))
+        sender = _find_sender(channel)
+    return sender
+
+
+def _find_sender(channel: str) -> Sender:
+    """The sender of a channel without one so far; remembered unless what others announced could not be asked."""
+    name = transport_name(channel)
+    is_known = is_memory() or conf.channel(channel) is not None
+    if not is_known:
+        announced = _lookup.transport(channel)
+        name, is_known = announced or name, announced is not None
+    sender = _sender(name)
+    if is_known:
+        _by_channel[channel] = sender
     return sender
 
 
@@ -79,6 +130,7 @@ def reset(**kwargs: Any) -> None:
     if kwargs.get("setting", "REDIS_EVENTS") == "REDIS_EVENTS":
         _senders.clear()
         _by_channel.clear()
+        _lookup.clear()
 
 
 setting_changed.connect(reset, dispatch_uid="redis_events.routing")

@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 from asgiref.sync import sync_to_async
-from django.db import close_old_connections, connections
+from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from . import held
+from . import deadlines, held
 from .codec import Document
 from .conf import conf
+from .deadlines import Timed
 from .events import current_event, new_id
-from .exceptions import DecodeError, TransactionLeftOpen
+from .exceptions import DecodeError, NotHere, ProcessDied, TransactionLeftOpen
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
 from .transports.base import Delivery
@@ -41,6 +42,7 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     document: Document
     delivery: Delivery
     attempt: int = 1
+    replayed: bool = False
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
@@ -64,10 +66,13 @@ def call(run: Run, *, durable: bool) -> Result:
     """Run one receiver and judge it. The only place where a receiver's exceptions are caught."""
     began = time.perf_counter()
     token = None
+    timed = _timed(run) if run.receiver.timeout else None
     try:
-        event = run.document.read(run.receiver.data_type, run.attempt)
+        event = run.document.read(run.receiver.data_type, run.attempt, run.replayed)
         token = current_event.set(event)
-        run.receiver.function(event)
+        returned = run.receiver.function(event)
+        if returned is not None:
+            _refuse_coroutine(returned)
         _refuse_open_transactions()
     except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
         _roll_back_open_transactions()
@@ -75,14 +80,25 @@ def call(run: Run, *, durable: bool) -> Result:
     finally:
         if token:
             current_event.reset(token)
+        if timed:
+            timed.end()
     return Result(run, DONE, None, time.perf_counter() - began)
+
+
+def _refuse_coroutine(returned: object) -> None:
+    """Raise TypeError for what a plain wrapper around an async function returns: nothing has run."""
+    if asyncio.iscoroutine(returned):
+        returned.close()
+        raise TypeError("it returned a coroutine nobody awaits: decorate the async function itself with @receives")
 
 
 def _refuse_open_transactions() -> None:
     """Raise TransactionLeftOpen: what comes after would be in that transaction too, and never be committed."""
-    aliases = _roll_back_open_transactions()
-    if aliases:
-        raise TransactionLeftOpen(f"a transaction was left open on {', '.join(aliases)}; it was rolled back")
+    for connection in _connections():  # spelt out: this happens after every run, and nearly always in vain
+        if connection.connection and (connection.in_atomic_block or not connection.autocommit):
+            aliases = _roll_back_open_transactions()
+            if aliases:
+                raise TransactionLeftOpen(f"a transaction was left open on {', '.join(aliases)}; it was rolled back")
 
 
 def _roll_back_open_transactions() -> list[str]:
@@ -110,13 +126,23 @@ def _is_left_open(connection: BaseDatabaseWrapper) -> bool:
 async def acall(run: Run, *, durable: bool) -> Result:
     """``call`` for an async receiver."""
     began = time.perf_counter()
+    timed = _timed(run) if run.receiver.timeout else None
     try:
-        event = run.document.read(run.receiver.data_type, run.attempt)
+        event = run.document.read(run.receiver.data_type, run.attempt, run.replayed)
         current_event.set(event)  # its task has a context of its own
         await run.receiver.function(event)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # nobody cancels a run but its own code
         return _judged(run, error, began, durable)
+    finally:
+        if timed:
+            timed.end()
     return Result(run, DONE, None, time.perf_counter() - began)
+
+
+def _timed(run: Run) -> Timed:
+    envelope = run.document.envelope
+    what = one_line(f"{run.receiver.name} over {envelope.type or run.delivery.channel} {envelope.id}", limit=600)
+    return deadlines.begin(what, run.receiver.timeout or 0.0)
 
 
 def _judged(run: Run, error: BaseException, began: float, durable: bool) -> Result:
@@ -186,6 +212,29 @@ def failure(result: Result) -> held.Failure:
         raw=run.delivery.body,
         using=run.receiver.using or held.default_alias(),
     )
+
+
+def identity(run: Run) -> tuple[str, str, str, str, str]:
+    """What makes a receiver's part of a delivery this one: database alias, source, event id, group, receiver."""
+    envelope, receiver = run.document.envelope, run.receiver
+    return receiver.using or held.default_alias(), envelope.source, envelope.id, group_name(receiver), receiver.name
+
+
+def is_stranded(result: Result) -> bool:
+    """Whether a run failed because its database went away, which says nothing about the receiver."""
+    if not isinstance(result.error, OperationalError | InterfaceError):
+        return False
+    return held.is_away(result.run.receiver.using or held.default_alias())
+
+
+def postponed(run: Run) -> held.Failure:
+    """A waiting row, due now, for a receiver that another release of this service has."""
+    return failure(Result(run, Verdict(Outcome.RETRY), NotHere(), 0.0))
+
+
+def poisonous(run: Run) -> held.Failure:
+    """A dead row for a receiver whose process died each time it was alone with this event."""
+    return failure(Result(run, DEAD, ProcessDied(f"its process died {run.delivery.starts} times over it"), 0.0))
 
 
 def quarantine(delivery: Delivery, error: DecodeError) -> held.Failure:

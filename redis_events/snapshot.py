@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Context, Decimal
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -185,8 +186,15 @@ def _plain(field: Field[Any, Any], value: Any, using: str) -> Any:
     return value if isinstance(value, AS_IT_IS) else field.get_prep_value(value)
 
 
+@cache
+def _quantum(places: int) -> Decimal:
+    return Decimal(1).scaleb(-places)
+
+
 def _quantized(field: models.DecimalField[Any, Any], value: Decimal, using: str) -> Decimal:
     if field.decimal_places is None or not value.is_finite():
+        return value
+    if value.same_quantum(_quantum(field.decimal_places)):
         return value
     # Django rounds on the way in (django.db.backends.utils.format_number), but leaves it to PostgreSQL's numeric.
     rounding = ROUND_HALF_UP if connections[using].vendor == "postgresql" else ROUND_HALF_EVEN

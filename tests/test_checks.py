@@ -18,7 +18,7 @@ from django.core.checks import CheckMessage, run_checks
 from django.db import models
 from django.test.utils import isolate_apps
 
-from redis_events import Event, ModelPublisher, checks, event, publishes, receives
+from redis_events import Event, ModelPublisher, Retry, checks, event, publishes, receives
 from redis_events.transports.pubsub import MOST_PATTERNS
 from tests.processes import Project
 from tests.testapp.models import Order
@@ -323,6 +323,24 @@ def test_one_id_is_one_check_and_every_id_is_tested_and_documented() -> None:
         assert f"## {id}\n" in documented
 
 
+def test_e014_a_stream_needs_the_name_of_the_service(ids: Any) -> None:
+    stream = {"orders": {"TRANSPORT": "stream"}, "live.*": {}}
+    assert ids(SERVICE="", CHANNELS=stream) == ["E014"]
+    assert ids(SERVICE="shop", CHANNELS=stream) == []
+
+
+def test_w005_a_stream_is_kept_for_longer_than_its_retries_may_take(ids: Any) -> None:
+    def kept(seconds: float) -> dict[str, Any]:
+        return {"orders": {"TRANSPORT": "stream", "RETENTION": seconds}, "live": {"RETENTION": 1}}
+
+    assert ids(CHANNELS=kept(127 + 60)) == []  # 1 + 2 + … + 64 s, and CLAIM_AFTER
+    assert ids(CHANNELS=kept(127 + 59)) == ["W005"]
+    assert ids(CHANNELS=kept(300)) == []
+    receives("orders", retry=Retry(attempts=10**9, delay=1, max_delay=2))(receiver)
+    assert ids() == ["W005"]
+    assert ids(RETENTION=50, CHANNELS={"bills": {"TRANSPORT": "stream"}}) == ["W005"]
+
+
 def test_every_message_has_a_hint_that_ends_in_its_page(ids: Any) -> None:
     receives("", group="a b", using="nowhere", once=True)(receiver)
     receives("c", name="not async")(lambda: None)
@@ -343,3 +361,10 @@ def test_checking_opens_no_socket(ids: Any, monkeypatch: pytest.MonkeyPatch) -> 
     receives("c")(receiver)
     assert ids(LOCATION="redis://example.com", CHANNELS={"c": {"TRANSPORT": "pubsub"}}) == []
     found(deploy=True)
+
+
+def test_e015_once_on_a_stream_is_not_promised_yet(ids: Any) -> None:
+    receives("orders", once=True)(receiver)
+    stream = {"orders": {"TRANSPORT": "stream"}}
+    assert ids(SERVICE="shop", LOCATION="redis://localhost", CHANNELS=stream) == ["E015"]
+    assert ids(SERVICE="shop", LOCATION="redis://localhost") == ["W002"]

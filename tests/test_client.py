@@ -169,9 +169,9 @@ def test_a_lost_reply_is_never_asked_for_again(guarded: Server, proxy: Proxy) ->
 
 def test_a_connection_the_server_closed_is_known_to_be_stale(guarded: Server, proxy: Proxy) -> None:
     wire = connect(proxy.url)
-    assert not wire.is_stale
+    assert not wire.is_readable
     proxy.cut()
-    wait_for(lambda: wire.is_stale, what="the end of the connection to be seen")
+    wait_for(lambda: wire.is_readable, what="the end of the connection to be seen")
     wire.close()
 
 

@@ -92,9 +92,9 @@ def test_the_table_says_who_listens_to_what_and_the_last_line_that_it_does(setti
     async def push(event: Any) -> None: ...
 
     screen = Screen()
-    screen.console.listening([listener()])
+    screen.console.listening(all_receivers(), [])
     title, head, first, second, last = screen.text.splitlines()
-    assert re.fullmatch(r"redis_events \S+ · shop · memory memory:// · Django \S+ · pid \d+", title)
+    assert re.fullmatch(r"redis_events \S+ · shop · memory:// · Django \S+ · pid \d+", title)
     assert head.split() == ["CHANNEL", "TYPES", "RECEIVER", "MODE", "RETRY"]
     assert re.split(r"\s{2,}", first.strip()) == [
         "shop.orders (memory)",
@@ -118,7 +118,7 @@ def test_the_title_masks_the_password(settings: Any) -> None:
     settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": "redis://:secret@localhost:1/0?password=secret"}
     receives("c")(lambda event: None)
     screen = Screen()
-    screen.console.table([listener()])
+    screen.console.table(all_receivers(), [])
     assert "redis://:***@localhost:1/0" in screen.text
     assert "secret" not in screen.text
 
@@ -253,7 +253,7 @@ def test_colour_tells_warnings_from_errors_and_is_off_without_a_style() -> None:
 def test_json_lines_are_objects_whatever_happens() -> None:
     receives("c", name="r")(lambda event: None)
     screen = Screen(log_format="json", verbosity=2)
-    screen.console.listening([listener()])
+    screen.console.listening(all_receivers(), [])
     screen.console.on_settled(None, [result()] * 30)
     screen.console.warn("two\nlines \x1b[31m \ud800")
     screen.console.nothing_to_listen_to((), ())

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from redis_events.process import Options, Threads, by_transport, chosen_receivers
+from redis_events.process import Options, Threads, chosen_receivers
 from redis_events.registry import Receiver
+from redis_events.routing import listening_plan
 from tests.listeners import receiver
 from tests.processes import Process, Project, open_descriptors
 from tests.proxy import Proxy
@@ -74,7 +75,7 @@ def test_receivers_are_listened_to_on_the_transport_of_their_channel(
 ) -> None:
     entry = {"TRANSPORT": "app.transports.Own"}
     settings.REDIS_EVENTS = {"LOCATION": "redis://localhost", "CHANNELS": {"shop.*": entry}}
-    names = {name: [each.channel for each in found] for name, found in by_transport(receivers).items()}
+    names = {name: [each.channel for each in found] for name, found in listening_plan(receivers, []).items()}
     assert names == {"app.transports.Own": ["shop.orders", "shop.carts"], "pubsub": ["live.*"]}
 
 

@@ -82,6 +82,7 @@ def database(service: str) -> dict[str, dict[str, object]]:
     }
 
 
-def redis_events(service: str) -> dict[str, object]:
-    """REDIS_EVENTS of one service. The server is $REDIS_URL, else redis://localhost:6379/0."""
-    return {"SERVICE": service, "PREFIX": os.environ.get("DEMO_PREFIX", "")}
+def redis_events(service: str, *, streams: tuple[str, ...] = ()) -> dict[str, object]:
+    """REDIS_EVENTS of one service, with its channels that lose nothing. The server is $REDIS_URL, else localhost."""
+    channels = {channel: {"TRANSPORT": "stream"} for channel in streams}
+    return {"SERVICE": service, "PREFIX": os.environ.get("DEMO_PREFIX", ""), "CHANNELS": channels}

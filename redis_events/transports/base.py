@@ -96,6 +96,11 @@ class Transport(ABC):
     def keep(self) -> None:  # noqa: B027  # most transports have nothing to do
         """Hold on to the deliveries in hand. Called about every second by another thread, while they are processed."""
 
+    def record(self) -> None:  # noqa: B027  # most transports have nothing to do
+        """Write down in the database how far all is settled. Called about every two seconds, and never by the thread
+        that calls ``keep``: a database may hang, and what is in hand must be held on to meanwhile.
+        """
+
     @abstractmethod
     def wake(self) -> None:
         """Make a ``receive`` in another thread, or the next one, return at once. Safe in a signal handler."""

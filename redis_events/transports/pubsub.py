@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from ..conf import conf, glob
-from ..exceptions import Refused, Unreachable
+from ..exceptions import Refused, TransportError, Unreachable
 from .base import Delivery, Outgoing, Subscription, Transport
-from .client import Command, ErrorReply, Waiter, Wire, raise_refusals, refused, server_name
+from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .outlet import Outlet
 
 QUIET = 2.0
 """Seconds without a byte after which the server is asked for a PONG, and given as long again for it."""
@@ -30,6 +32,7 @@ class PubSubTransport(Transport):
 
     def __init__(self, location: str) -> None:
         super().__init__(location)
+        self._outlet = Outlet(location)
         self._wire: Wire | None = None
         self._waiter: Waiter | None = None
         self._subscriptions: tuple[str, ...] = ()
@@ -40,28 +43,7 @@ class PubSubTransport(Transport):
     # -------------------------------------------------------------- sending
 
     def send(self, batch: Sequence[Outgoing]) -> None:
-        began = time.monotonic()
-        wire = self._ready_wire()
-        commands = [("PUBLISH", conf.redis_name(outgoing.channel), outgoing.body) for outgoing in batch]
-        try:
-            replies = wire.call(commands, since=began)  # connecting counts
-        except Unreachable:
-            self._drop_wire()
-            raise
-        raise_refusals(self.location, batch, replies)
-
-    def _ready_wire(self) -> Wire:
-        if self._wire and self._wire.is_stale:
-            self._drop_wire()
-        if not self._wire:
-            # A little less, so that the caller's whole wait stays within it.
-            self._wire = Wire(self.location, timeout=0.9 * conf.PUBLISH_TIMEOUT)
-        return self._wire
-
-    def _drop_wire(self) -> None:
-        if self._wire:
-            self._wire.close()
-        self._wire = None
+        self._outlet.publish(batch, _publication)
 
     # -------------------------------------------------------------- receiving
 
@@ -103,8 +85,16 @@ class PubSubTransport(Transport):
             assert self._wire
             self._arrived = self._deliveries(self._wire.read(self._wire.timeout))
             self.heard, self._asked = time.monotonic(), None
+        if 0 < len(self._arrived) < limit and self._wire and self._wire.is_readable:
+            self._top_up()
         deliveries, self._arrived = self._arrived[:limit], self._arrived[limit:]
         return deliveries
+
+    def _top_up(self) -> None:
+        """Take what is there besides: a read brings a batch and a bit, and a bit costs what a batch does."""
+        assert self._wire
+        with suppress(TransportError):  # the next call meets it again; what has arrived comes first
+            self._arrived += self._deliveries(self._wire.read(self._wire.timeout))
 
     def _await_bytes(self, deadline: float) -> bool:
         """Wait until there is something to read; False at the deadline or when woken. Keeps asking for a PONG."""
@@ -169,6 +159,7 @@ class PubSubTransport(Transport):
 
     def close(self) -> None:
         self._disconnect()
+        self._outlet.close()
         if self._waiter:
             self._waiter.close()
         self._waiter = None
@@ -176,11 +167,17 @@ class PubSubTransport(Transport):
     def _disconnect(self) -> None:
         if self._wire and self._waiter:
             self._waiter.remove(self._wire)
-        self._drop_wire()
+        if self._wire:
+            self._wire.close()
+        self._wire = None
         self._arrived = []
 
     def describe(self) -> str:
         return server_name(self.location)
+
+
+def _publication(outgoing: Outgoing) -> Command:
+    return ("PUBLISH", conf.redis_name(outgoing.channel), outgoing.body)
 
 
 def _in_chunks(command: str, names: list[str], size: int = 500) -> list[Command]:

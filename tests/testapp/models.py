@@ -23,7 +23,7 @@ class Order(models.Model):
     total = models.DecimalField(max_digits=10, decimal_places=2, default="0.00")
     note = models.TextField(blank=True)
     placed_at = models.DateTimeField(auto_now_add=True)
-    tags = models.ManyToManyField("Tag", blank=True)
+    tags: models.ManyToManyField[Tag, models.Model] = models.ManyToManyField("Tag", blank=True)
 
     def __str__(self) -> str:
         return f"order {self.pk}"

@@ -18,6 +18,7 @@ from demo_project.demo import AlreadyRunning, Demo, Interrupted
 from demo_project.report import SERVICES, Report
 from demo_project.server import NoServer
 
+KILL = "kill billing's listener every S seconds and start another (default: 10; 0: never)"
 COLOURS = dict(zip(SERVICES, ("cyan", "yellow", "magenta"), strict=True))
 
 
@@ -32,6 +33,7 @@ class Command(BaseCommand):
         parser.add_argument("--orders", type=int, metavar="N", help="place N orders (default: until Ctrl-C)")
         parser.add_argument("--exit", action="store_true", help="end when the orders and all about them have arrived")
         parser.add_argument("--rate", type=float, help="orders a second (default: 1; with --exit as many as it takes)")
+        parser.add_argument("--kill-every", type=float, default=10.0, metavar="S", help=KILL)
         parser.add_argument("--format", choices=("text", "json"), default="text", help="form of the closing count")
         parser.add_argument(
             "--data",
@@ -57,7 +59,14 @@ class Command(BaseCommand):
     def demo(self, options: dict[str, Any]) -> Demo:
         rate = options["rate"] if options["rate"] is not None else 0.0 if options["exit"] else 1.0
         folder = options["data"].resolve()
-        return Demo(folder=folder, say=self.say, orders=options["orders"], rate=rate, until_done=options["exit"])
+        return Demo(
+            folder=folder,
+            say=self.say,
+            orders=options["orders"],
+            rate=rate,
+            until_done=options["exit"],
+            kill_every=options["kill_every"],
+        )
 
     def prepare_output(self, options: dict[str, Any]) -> None:
         self.out = self.stderr if options["format"] == "json" else self.stdout

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, SystemCheckEr
 from django.utils.translation import gettext as _
 
 from ...console import Console
+from ...deadlines import overdue
 from ...exceptions import ConfigurationError
 from ...process import Exit, Options, leave, run
 
@@ -47,7 +48,7 @@ class Command(BaseCommand):
             code = run(Options(**{name: options[name] for name in asked}), console)
         except ConfigurationError as error:
             raise CommandError(str(error), returncode=Exit.NOT_READY) from error
-        if code is Exit.ABANDONED:
+        if code is Exit.ABANDONED or overdue():
             leave(code)
         if code:
             raise SystemExit(int(code))

@@ -1,0 +1,168 @@
+"""What carries a channel is decided by the service that publishes it; here the others learn it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from .conf import conf, glob
+from .exceptions import TransportError
+from .transports.client import Command, ErrorReply, Wire
+
+STREAM = "stream"
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of a service's CHANNELS, as others see it. ``retention`` is in seconds."""
+
+    service: str
+    channel: str
+    transport: str
+    retention: float
+    max_length: int | None = None
+
+
+def _key() -> str:
+    return conf.redis_name("redis-events:announcements")
+
+
+def commands(channels: Iterable[str] = ()) -> list[Command]:
+    """What announces this service's CHANNELS, and concrete channels of its patterns; nothing without a SERVICE."""
+    if not conf.SERVICE:
+        return []
+    entries = dict(conf.CHANNELS)
+    entries |= {name: entry for name in channels if (entry := conf.channel(name))}
+    return [
+        (
+            "HSET",
+            _key(),
+            f"{conf.SERVICE} {name}",
+            msgspec.json.encode(
+                Announcement(
+                    service=conf.SERVICE,
+                    channel=name,
+                    transport=entry.TRANSPORT,
+                    retention=entry.RETENTION or conf.RETENTION,
+                    max_length=entry.MAX_LENGTH or conf.MAX_LENGTH,
+                )
+            ),
+        )
+        for name, entry in entries.items()
+    ]
+
+
+def withdrawals(announced: Iterable[Announcement]) -> list[Command]:
+    """What takes back this service's announcements of channels its CHANNELS no longer names or covers."""
+    own = [each.channel for each in announced if each.service == conf.SERVICE]
+    kept = [name for name in own if name in conf.CHANNELS or ("*" not in name and conf.channel(name))]
+    return [("HDEL", _key(), f"{conf.SERVICE} {name}") for name in own if name not in kept]
+
+
+def retention(channel: str, announced: Iterable[Announcement]) -> float:
+    """Seconds a channel's entries are kept: the longest that its own entry or another service asks for."""
+    own = conf.channel(channel)
+    asked = [own.RETENTION or conf.RETENTION] if own else []
+    asked += [each.retention for each in _one_a_service(channel, announced)]
+    return max(asked, default=conf.RETENTION)
+
+
+def max_length(channel: str, announced: Iterable[Announcement]) -> int | None:
+    """The most entries a channel may have: the least that its own entry or another service asks for."""
+    own = conf.channel(channel)
+    asked = [own.MAX_LENGTH or conf.MAX_LENGTH] if own else []
+    asked += [each.max_length for each in _one_a_service(channel, announced)]
+    return min(filter(None, asked), default=None)
+
+
+def _one_a_service(channel: str, announced: Iterable[Announcement]) -> list[Announcement]:
+    """What each service says of a channel."""
+    by_service: dict[str, list[Announcement]] = {}
+    for each in announced:
+        by_service.setdefault(each.service, []).append(each)
+    return [found for each in by_service.values() if (found := _best(channel, each))]
+
+
+def read(wire: Wire) -> list[Announcement]:
+    """Everything announced. Raises TransportError; what nobody can read is left out."""
+    answer = wire.call([("HGETALL", _key())])[0]
+    if isinstance(answer, ErrorReply):
+        return []
+    return [found for found in map(_decoded, answer[1::2]) if found]
+
+
+def _decoded(value: Any) -> Announcement | None:
+    try:
+        return msgspec.json.decode(value, type=Announcement)
+    except msgspec.DecodeError:
+        return None
+
+
+def announced_transport(channel: str, announced: Iterable[Announcement]) -> str | None:
+    """What others say carries a channel: the exact name, else the longest pattern; None when nobody says."""
+    best = _best(channel, announced)
+    return best.transport if best else None
+
+
+def _best(channel: str, announced: Iterable[Announcement]) -> Announcement | None:
+    matching = [each for each in announced if each.channel == channel or glob(each.channel, channel)]
+    return max(matching, key=lambda each: (each.channel == channel, len(each.channel)), default=None)
+
+
+def is_stream(channel: str, announced: Iterable[Announcement]) -> bool:
+    """Whether a channel is a stream, by its own entry of CHANNELS, else by what others announced."""
+    own = conf.channel(channel)
+    return (own.TRANSPORT if own else announced_transport(channel, announced)) == STREAM
+
+
+def stream_channels(pattern: str, announced: Sequence[Announcement]) -> list[str]:
+    """The stream channels behind a name or pattern, sorted: for a pattern those that somebody named."""
+    named = {each.channel for each in announced} | conf.CHANNELS.keys() if "*" in pattern else {pattern}
+    return sorted(name for name in named if "*" not in name and glob(pattern, name) and is_stream(name, announced))
+
+
+def contradictions(announced: Iterable[Announcement]) -> list[tuple[str, Announcement]]:
+    """Own entries of CHANNELS another service contradicts: the entry's name and the other's announcement."""
+    found = []
+    for each in announced:
+        own = conf.CHANNELS.get(each.channel)
+        if own and each.service != conf.SERVICE and each.transport != own.TRANSPORT:
+            found.append((each.channel, each))
+    return found
+
+
+class Lookup:
+    """What carries the channels this process publishes without an entry of its own: asked once a channel."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._next = 0.0
+
+    def transport(self, channel: str) -> str | None:
+        """``pubsub`` where nobody announced another; None when the server cannot be asked now."""
+        known = self._known.get(channel)
+        if known or time.monotonic() < self._next:
+            return known
+        self._next = time.monotonic() + 1.0  # whoever else comes while we ask does not wait
+        try:
+            self._known[channel] = announced_transport(channel, fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)) or "pubsub"
+        except TransportError:
+            return None
+        self._next = 0.0
+        return self._known[channel]
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._known.clear()
+        self._next = 0.0
+
+
+def fetch(*, timeout: float) -> list[Announcement]:
+    """Everything announced, over a connection of its own. ``timeout`` is in seconds. Raises TransportError."""
+    wire = Wire(conf.LOCATION, timeout=timeout)
+    try:
+        return read(wire)
+    finally:
+        wire.close()

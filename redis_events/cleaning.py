@@ -1,0 +1,95 @@
+"""Looking after the held deliveries: old dead letters go, and rows that nobody will ever run are an alarm."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime, timedelta
+
+from django.db import Error, close_old_connections, connections
+from django.db.models import Count, Q
+
+from . import held
+from .conf import conf
+from .events import now
+from .held import State
+from .models import ChannelState, HeldDelivery
+from .registry import Receiver
+from .wording import counted, one_line
+
+logger = logging.getLogger("redis_events.listen")
+
+EVERY = 60.0
+"""Seconds between two rounds."""
+CHUNK = 1_000
+"""Rows deleted in one statement: a longer one would keep others waiting."""
+PATIENCE = 60.0
+"""Seconds a row may be overdue before somebody should know: releases of a service take turns."""
+
+
+class Cleaner:
+    """Makes its rounds in a thread of its own. ``alive`` names the receivers that some listener of this service has."""
+
+    def __init__(self, receivers: Iterable[Receiver], *, alive: Callable[[], Collection[str]]) -> None:
+        self._aliases = held.aliases(receivers) | {held.default_alias()}
+        self._alive = alive
+        self._orphans: set[tuple[str, str]] = set()
+        self._stopping = threading.Event()
+
+    def run(self) -> None:
+        """One round a minute until ``stop``."""
+        try:
+            while not self._stopping.wait(EVERY):
+                self.clean()
+        finally:
+            connections.close_all()
+
+    def stop(self) -> None:
+        """End ``run`` after the statement in hand."""
+        self._stopping.set()
+
+    def clean(self) -> None:
+        """One round. A database that is away is looked after in the next one; its retrier tells of it."""
+        close_old_connections()
+        for alias in sorted(self._aliases):
+            try:
+                self._delete_old(alias)
+                self._look_for_orphans(alias)
+            except Error as error:
+                logger.debug("held deliveries in %r were not looked after: %s", alias, error)
+
+    def _delete_old(self, alias: str) -> None:
+        """Dead letters whose last run is longer ago than KEEP_DEAD, and what broken-off replays noted."""
+        before = now() - timedelta(seconds=conf.KEEP_DEAD)
+        gone = 0
+        while not self._stopping.is_set() and (deleted := _delete_some(alias, before)):
+            gone += deleted
+        if gone:
+            logger.info("%s older than KEEP_DEAD deleted from %r", counted(gone, "dead letter"), alias)
+        ChannelState.objects.using(alias).filter(group__startswith="~replay:", updated_at__lt=before).delete()
+
+    def _look_for_orphans(self, alias: str) -> None:
+        """Waiting rows of receivers that no listener of this service has: kept, and told of once."""
+        since = now() - timedelta(seconds=PATIENCE)
+        overdue = HeldDelivery.objects.using(alias).filter(_ours(), state=State.WAITING, due__lt=since)
+        orphans = overdue.exclude(receiver__in=list(self._alive())).order_by("receiver")
+        found = {(alias, name): count for name, count in orphans.values_list("receiver").annotate(Count("pk"))}
+        known = {key for key in self._orphans if key[0] == alias}
+        for _, name in sorted(found.keys() - known):
+            who, count = one_line(name), counted(found[alias, name], "event")
+            logger.error("%s waiting for the receiver %s, which no listener of this service has", count, who)
+        for _, name in sorted(known - found.keys()):
+            logger.warning("no event waits for the missing receiver %s any more", one_line(name))
+        self._orphans = (self._orphans - known) | found.keys()
+
+
+def _ours() -> Q:
+    """The rows of this service's groups: services may share a database."""
+    return Q(group=conf.SERVICE) | Q(group__startswith=f"{conf.SERVICE}:")
+
+
+def _delete_some(alias: str, before: datetime) -> int:
+    old = HeldDelivery.objects.using(alias).filter(state=State.DEAD, updated_at__lt=before)
+    ids = list(old.values_list("pk", flat=True)[:CHUNK])
+    return old.filter(pk__in=ids).delete()[0] if ids else 0

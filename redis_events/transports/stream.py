@@ -1,0 +1,356 @@
+"""Redis Streams: one listener of each service, until done or dead; at least once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import ClassVar
+
+from .. import announcements, heartbeat
+from ..announcements import Announcement, announced_transport, stream_channels
+from ..conf import conf
+from ..exceptions import TransportError, Unreachable
+from .base import Delivery, Outgoing, Subscription, Transport
+from .claims import Claims, report_trimmed
+from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
+from .groups import Groups
+from .keeper import Keeper, Pair, Recorder
+from .outlet import Outlet
+from .roads import Road, acknowledgement, delivery, is_error
+from .scripts import BURY
+
+logger = logging.getLogger("redis_events.listen")
+
+MOST_ROADS = 64
+"""Connections a listener reads with; beyond that channels share them."""
+GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
+"""What a read answers when its stream or group went away: told apart, and mended, by looking again."""
+MOST_PENDING = 1_000
+"""Own pending entries looked at in one command."""
+
+
+class StreamTransport(Transport):
+    """XADD on one side, XREADGROUP and XACK on the other.
+
+    Receiving happens in one thread, which waits on all roads at once. ``keep`` runs in another with a connection of its
+    own: leases, floors, trimming.
+    """
+
+    durable: ClassVar[bool] = True
+    grouped: ClassVar[bool] = True
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location)
+        self.consumer = heartbeat.own_id()
+        self._outlet = Outlet(location)
+        self._subscriptions: tuple[Subscription, ...] = ()
+        self._waiter: Waiter | None = None
+        self._care: Wire | None = None
+        self._keeper: Keeper | None = None
+        self._recorder: Recorder | None = None
+        self._roads: list[Road] = []
+        self._ready: deque[Road] = deque()
+        self._settled: dict[Pair, set[str]] = {}
+        self._again: deque[Delivery] = deque()
+        self._claims = Claims(self.consumer)
+        self._groups = Groups()
+        self._next_look = 0.0
+
+    # -------------------------------------------------------------- sending
+
+    def send(self, batch: Sequence[Outgoing]) -> None:
+        self._outlet.publish(batch, _addition)
+
+    # -------------------------------------------------------------- receiving
+
+    def subscribe(self, subscriptions: Sequence[Subscription]) -> None:
+        self._disconnect()
+        self._subscriptions = tuple(subscriptions)
+        self._waiter = self._waiter or Waiter()
+        self._care = Wire(self.location, timeout=max(1.0, conf.PUBLISH_TIMEOUT))
+        self._next_look = 0.0
+        self._look_around()
+        self.heard = time.monotonic()
+
+    def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
+        deadline = time.monotonic() + timeout
+        while True:
+            self._look_around()
+            if timeout <= 0:
+                return self._receive_at_once(limit)
+            self._ask(limit)  # first: what is settled is acknowledged with it, before more is run
+            found = self._take_again(limit) or self._take_claimed()
+            if found:
+                return found
+            found, is_woken = self._read_roads(min(deadline, self._next_look))
+            if found or is_woken or time.monotonic() >= deadline:
+                return found
+
+    def _receive_at_once(self, limit: int) -> list[Delivery]:
+        """What is there now: nothing only when every road has said so and nothing is left to take over."""
+        self._ask(limit, blocks=False)
+        found, is_woken = self._take_again(limit) or self._take_claimed(), False
+        while not found and not is_woken and any(road.asked_at is not None for road in self._roads):
+            found, is_woken = self._read_roads(time.monotonic() + conf.POLL)
+        if not found and self._claims.has_more:
+            self._look_around()
+        return found or self._take_claimed()
+
+    def settle(self, deliveries: Sequence[Delivery]) -> None:
+        """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
+        by_pair: dict[Pair, list[str]] = {}
+        for each in deliveries:
+            by_pair.setdefault((each.channel, each.group), []).append(each.id)
+        roads = {(channel, road.group): road for road in self._roads for channel in road.channels}
+        for pair, ids in by_pair.items():
+            self._settled.setdefault(pair, set()).update(ids)
+            road = roads.get(pair)
+            if road and road.asked_at is None and not self._claims.holds(pair, ids):
+                road.settled.setdefault(pair[0], []).extend(ids)
+            else:
+                self._settle_late({pair: ids})
+
+    def _settle_late(self, late: dict[Pair, list[str]]) -> None:
+        """On the second connection: what was claimed, and what has no road any more. A lost one is sent again later."""
+        if not late or not self._care:
+            return
+        try:
+            answers = self._care.call([acknowledgement(*pair, ids) for pair, ids in late.items()])
+        except TransportError:
+            self._next_look = 0.0  # receive() meets the same broken connection, and the caller subscribes again
+            return
+        for (pair, ids), answer in zip(late.items(), answers, strict=True):
+            if not is_error(answer):
+                self._forget(pair, ids)
+
+    def _forget(self, pair: Pair, ids: Sequence[str]) -> None:
+        self._settled.get(pair, set()).difference_update(ids)
+        self._claims.finish(pair, ids)
+
+    def _take_again(self, limit: int) -> list[Delivery]:
+        return [self._again.popleft() for _ in range(min(limit, len(self._again)))]
+
+    def _take_claimed(self) -> list[Delivery]:
+        assert self._care
+        claimed = self._claims.take(self._care)
+        if self._claims.has_more and not self._claims:
+            self._next_look = 0.0
+        return claimed
+
+    def _ask(self, limit: int, *, blocks: bool = True) -> None:
+        for road in self._roads:
+            if road.asked_at is None and road not in self._ready:
+                road.ask(limit, blocks=blocks)
+
+    def _read_roads(self, until: float) -> tuple[list[Delivery], bool]:
+        """The next road's deliveries, and whether somebody called ``wake``. Each road that is ready has its turn."""
+        is_woken = False
+        if not self._ready:
+            is_woken = self._await_roads(0.0 if self._claims else until - time.monotonic())
+        while self._ready:
+            found = self._collect(self._ready.popleft())
+            if found:
+                return found, False
+        return [], is_woken
+
+    def _await_roads(self, timeout: float) -> bool:
+        assert self._waiter
+        buffered = [road for road in self._roads if road.wire.has_buffered]
+        wires, is_woken = self._waiter.wait(0.0 if buffered else timeout)
+        self._ready.extend(road for road in self._roads if road.wire in wires or road in buffered)
+        if self._ready:
+            self.heard = time.monotonic()
+        elif any(road.is_dead for road in self._roads):
+            raise Unreachable("no answer to a read")
+        return is_woken
+
+    def _collect(self, road: Road) -> list[Delivery]:
+        collected = road.collect()
+        if collected is None:
+            return []
+        acknowledged, answer = collected
+        for channel, ids in acknowledged:
+            self._forget((channel, road.group), ids)
+        if is_error(answer):
+            self._give_up(road, answer)
+            return []
+        return self._groups.marked(road.deliveries(answer))
+
+    def _give_up(self, road: Road, answer: ErrorReply) -> None:
+        """A refused read: look at once which of the road's channels is to blame."""
+        self._close_road(road)
+        self._next_look = 0.0
+        if answer.code not in GROUP_IS_GONE:
+            for channel in road.channels:
+                self._groups.put_aside(self.location, (channel, road.group), answer)
+
+    # -------------------------------------------------------------- looking around
+
+    def _look_around(self) -> None:
+        """Once every POLL: new channels, refused ones whose time has come, work of listeners that are gone."""
+        if time.monotonic() < self._next_look:
+            return
+        if self._care is None:
+            raise Unreachable("not subscribed")
+        self._next_look = time.monotonic() + conf.POLL
+        known = set(self._pairs())
+        new = [pair for pair in self._wanted(announcements.read(self._care)) if pair not in known]
+        opened = [pair for pair in new if self._groups.open(self._care, pair)]
+        for pair in opened:
+            self._recover(pair)
+        self._open_roads(opened)
+        if not self._claims:
+            self._claims.look(self._care, self._pairs())
+
+    def _wanted(self, announced: list[Announcement]) -> list[Pair]:
+        """The stream channels behind the subscriptions: those named, and for patterns those that are announced."""
+        wanted: dict[Pair, None] = {}
+        for subscription in self._subscriptions:
+            for name in stream_channels(subscription.channel, announced):
+                wanted[name, subscription.group] = None
+        # A server that lost everything has lost the announcements too.
+        for name, group in self._groups.met:
+            if conf.channel(name) is None and announced_transport(name, announced) is None:
+                wanted[name, group] = None
+        return list(wanted)
+
+    def _recover(self, pair: Pair) -> None:
+        """What is pending under our own name: decided outcomes are settled again, the rest is delivered again."""
+        pending = self._own_pending(pair)
+        settled = self._settled.setdefault(pair, set())
+        settled.intersection_update(pending)
+        decided = frozenset(settled)
+        if decided:
+            self._settle_late({pair: sorted(decided)})
+        others = [each for each in self._again if (each.channel, each.group) != pair]
+        self._again = deque(others + self._fetched(pair, [id for id in pending if id not in decided]))
+
+    def _own_pending(self, pair: Pair) -> list[str]:
+        assert self._care
+        found: list[str] = []
+        start = "-"
+        while True:
+            command = ("XPENDING", conf.redis_name(pair[0]), pair[1], start, "+", MOST_PENDING, self.consumer)
+            page = self._care.call([command])[0]
+            found += [] if is_error(page) else [entry[0].decode() for entry in page]
+            if is_error(page) or len(page) < MOST_PENDING:
+                return found
+            start = f"({found[-1]}"
+
+    def _fetched(self, pair: Pair, ids: Sequence[str]) -> list[Delivery]:
+        """Entries without reading them for the group: that would count as a delivery. What was trimmed is settled."""
+        assert self._care
+        answers = self._care.call([("XRANGE", conf.redis_name(pair[0]), id, id) for id in ids])
+        found = dict(zip(ids, answers, strict=True))
+        trimmed = [id for id, answer in found.items() if not answer]
+        report_trimmed(pair, trimmed)
+        self._settle_late({pair: trimmed} if trimmed else {})
+        whole = [answer[0] for answer in found.values() if answer and not is_error(answer)]
+        return [delivery(*pair, entry_id, fields, is_repeated=True) for entry_id, fields in whole]
+
+    def _open_roads(self, pairs: Sequence[Pair]) -> None:
+        assert self._waiter
+        by_group: dict[str, list[str]] = {}
+        for channel, group in pairs:
+            by_group.setdefault(group, []).append(channel)
+        for group, channels in by_group.items():
+            channels += self._taken_from_a_road(group) if len(self._roads) >= MOST_ROADS else ()
+            for part in _parts(channels, MOST_ROADS - len(self._roads)):
+                wire = Wire(self.location, timeout=max(1.0, conf.PUBLISH_TIMEOUT))
+                self._waiter.add(wire)
+                self._roads.append(Road(wire, group=group, channels=part, consumer=self.consumer))
+
+    def _taken_from_a_road(self, group: str) -> tuple[str, ...]:
+        """The channels of the group's emptiest road, which is given up for one that takes more."""
+        roads = [road for road in self._roads if road.group == group]
+        if not roads:
+            return ()
+        chosen = min(roads, key=lambda road: len(road.channels))
+        self._close_road(chosen)
+        for channel in chosen.channels:
+            self._recover((channel, group))  # what it was about to bring
+        return chosen.channels
+
+    def _close_road(self, road: Road) -> None:
+        assert self._waiter
+        self._waiter.remove(road.wire)
+        road.wire.close()
+        self._roads.remove(road)
+        self._ready = deque(each for each in self._ready if each is not road)
+        for channel, ids in road.settled.items():
+            self._settle_late({(channel, road.group): ids})
+
+    # -------------------------------------------------------------- the rest
+
+    def browse(self, channel: str, *, start: str = "-", end: str = "+", limit: int = 100) -> list[Delivery]:
+        answer = self._outlet.call([("XRANGE", conf.redis_name(channel), start, end, "COUNT", limit)])[0]
+        if is_error(answer):
+            raise refused(self.location, str(answer))
+        return [delivery(channel, "", entry_id, fields) for entry_id, fields in answer]
+
+    def keep(self) -> None:
+        self._keeper = self._keeper or Keeper(self.location, self.consumer)
+        self._keeper.keep(self._pairs())
+
+    def record(self) -> None:
+        self._recorder = self._recorder or Recorder(self.location)
+        self._recorder.record(list(self._groups.met))  # also when its roads are closed: the last look comes after that
+
+    def _pairs(self) -> list[Pair]:
+        return [(channel, road.group) for road in tuple(self._roads) for channel in road.channels]
+
+    def wake(self) -> None:
+        waiter = self._waiter
+        if waiter:
+            waiter.wake()
+
+    def close(self) -> None:
+        self._leave()
+        self._disconnect()
+        self._outlet.close()
+        if self._waiter:
+            self._waiter.close()
+        self._waiter = None
+
+    def _leave(self) -> None:
+        """Settle what is decided, give back what was claimed, and remove our consumer where nothing is pending."""
+        pairs = self._pairs()
+        self._close_roads()  # first: a blocked read would take one more
+        self._settle_late({pair: sorted(ids) for pair, ids in self._settled.items() if ids})
+        if not self._care:
+            return
+        try:
+            self._claims.give_back(self._care)
+            self._care.call([("EVAL", BURY, 1, conf.redis_name(each), group, self.consumer) for each, group in pairs])
+        except TransportError:
+            return  # it is away: the next listener finds what we leave
+
+    def _close_roads(self) -> None:
+        for road in self._roads:
+            if self._waiter:
+                self._waiter.remove(road.wire)
+            road.wire.close()
+        self._roads, self._ready = [], deque()
+
+    def _disconnect(self) -> None:
+        self._close_roads()
+        if self._care:
+            self._care.close()
+        self._care = None
+        self._again = deque()
+        self._claims.forget()
+
+    def describe(self) -> str:
+        return server_name(self.location)
+
+
+def _addition(outgoing: Outgoing) -> Command:
+    return ("XADD", conf.redis_name(outgoing.channel), "*", "data" if outgoing.plain else "event", outgoing.body)
+
+
+def _parts(channels: list[str], roads: int) -> list[list[str]]:
+    """Channels shared out over at most ``roads`` roads (at least one), in equal parts."""
+    count = max(1, min(roads, len(channels)))
+    return [channels[at::count] for at in range(count)]

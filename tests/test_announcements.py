@@ -1,0 +1,216 @@
+"""Who says what carries a channel, and what the others make of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from redis_events import announcements
+from redis_events.announcements import Announcement, Lookup, announced_transport, contradictions, stream_channels
+from redis_events.conf import conf
+from redis_events.transports import outlet
+from redis_events.transports.base import Outgoing
+from redis_events.transports.client import Wire
+from redis_events.transports.stream import StreamTransport
+from tests.servers import Server, free_port
+
+STREAM = {"TRANSPORT": "stream"}
+
+
+@pytest.fixture(autouse=True)
+def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
+    settings.REDIS_EVENTS = events_settings
+
+
+@pytest.fixture
+def wire(events_settings: dict[str, Any]) -> Iterator[Wire]:
+    wire = Wire(events_settings["LOCATION"], timeout=1.0)
+    yield wire
+    wire.close()
+
+
+def set_channels(settings: Any, channels: dict[str, Any], service: str = "shop", **more: Any) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": service, "CHANNELS": channels, **more}
+
+
+def said(channel: str, transport: str, service: str = "other", retention: float = 60.0) -> Announcement:
+    return Announcement(service=service, channel=channel, transport=transport, retention=retention)
+
+
+def tell(wire: Wire) -> None:
+    wire.call(announcements.commands() or [("PING",)])
+
+
+def read(wire: Wire) -> dict[tuple[str, str], str]:
+    return {(each.service, each.channel): each.transport for each in announcements.read(wire)}
+
+
+def test_every_entry_is_announced_patterns_too(settings: Any, wire: Wire) -> None:
+    set_channels(settings, {"orders": STREAM, "live.*": {"TRANSPORT": "pubsub"}})
+    tell(wire)
+    assert read(wire) == {("shop", "orders"): "stream", ("shop", "live.*"): "pubsub"}
+
+
+def test_a_service_without_a_name_announces_nothing(settings: Any) -> None:
+    set_channels(settings, {"orders": {"TRANSPORT": "pubsub"}}, service="")
+    assert announcements.commands(["orders"]) == []
+
+
+def test_two_services_do_not_overwrite_one_another(settings: Any, wire: Wire) -> None:
+    for service in ("shop", "billing"):
+        set_channels(settings, {"orders": STREAM}, service=service)
+        tell(wire)
+    assert set(read(wire)) == {("shop", "orders"), ("billing", "orders")}
+
+
+def test_an_announcement_nobody_can_read_hides_no_other(settings: Any, wire: Wire, server: Server) -> None:
+    set_channels(settings, {"orders": STREAM})
+    tell(wire)
+    with server.client() as client:
+        for number, junk in enumerate((b"{", b"\xff", b"[]", b'{"service":1}', b"")):
+            client.hset(conf.redis_name("redis-events:announcements"), f"junk {number}", junk)
+    assert set(read(wire)) == {("shop", "orders")}
+
+
+def test_another_type_at_their_key_is_no_announcement(wire: Wire, server: Server) -> None:
+    with server.client() as client:
+        client.set(conf.redis_name("redis-events:announcements"), "x")
+    assert announcements.read(wire) == []
+
+
+def test_the_first_event_of_a_channel_announces_it_in_the_same_round_trip(settings: Any, wire: Wire) -> None:
+    set_channels(settings, {"shop.*": STREAM})
+    transport = StreamTransport(conf.LOCATION)
+    transport.send([Outgoing(channel="shop.orders", body=b"{}")])
+    transport.close()
+    assert read(wire)["shop", "shop.orders"] == "stream"
+
+
+def test_a_publisher_announces_again_now_and_then(
+    settings: Any, wire: Wire, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may have lost everything."""
+    set_channels(settings, {"orders": STREAM})
+    transport = StreamTransport(conf.LOCATION)
+    transport.send([Outgoing(channel="orders", body=b"{}")])
+    key = conf.redis_name("redis-events:announcements")
+    with server.client() as client:
+        client.delete(key)
+        transport.send([Outgoing(channel="orders", body=b"{}")])
+        assert not client.exists(key)  # not with each event
+        monkeypatch.setattr(outlet, "ANNOUNCE_EVERY", 0.0)
+        transport.send([Outgoing(channel="orders", body=b"{}")])
+        assert client.exists(key)
+    transport.close()
+
+
+def test_a_refused_announcement_is_made_again_with_the_next_event(settings: Any, wire: Wire, server: Server) -> None:
+    set_channels(settings, {"orders": STREAM})
+    key = conf.redis_name("redis-events:announcements")
+    transport = StreamTransport(conf.LOCATION)
+    with server.client() as client:
+        client.set(key, "another type")
+        transport.send([Outgoing(channel="orders", body=b"{}")])
+        client.delete(key)
+    transport.send([Outgoing(channel="orders", body=b"{}")])
+    transport.close()
+    assert ("shop", "orders") in read(wire)
+
+
+def test_what_channels_no_longer_names_is_withdrawn_and_nothing_of_others(settings: Any, wire: Wire) -> None:
+    set_channels(settings, {"orders": STREAM}, service="billing")
+    tell(wire)
+    set_channels(settings, {"orders": STREAM, "old": STREAM, "old.*": STREAM, "shop.*": STREAM})
+    wire.call(announcements.commands(["shop.paid", "old.paid"]))
+    set_channels(settings, {"orders": STREAM, "shop.*": STREAM})
+    wire.call(announcements.withdrawals(announcements.read(wire)))
+    expected = {("billing", "orders"), ("shop", "orders"), ("shop", "shop.*"), ("shop", "shop.paid")}
+    assert set(read(wire)) == expected
+
+
+@pytest.mark.parametrize(
+    ("channel", "announced", "transport"),
+    [
+        ("orders", [], None),
+        ("orders", [said("orders", "stream")], "stream"),
+        ("orders", [said("*", "stream"), said("orders", "pubsub")], "pubsub"),
+        ("shop.orders", [said("*", "pubsub"), said("shop.*", "stream")], "stream"),
+        ("shop.orders", [said("shop.orders.*", "stream")], None),
+        ("orders", [said("[o]rders", "stream"), said("order?", "stream")], None),
+    ],
+)
+def test_the_exact_name_wins_then_the_longest_pattern(
+    channel: str, announced: list[Announcement], transport: str | None
+) -> None:
+    assert announced_transport(channel, announced) == transport
+
+
+def test_an_own_entry_wins_over_what_others_say(settings: Any) -> None:
+    set_channels(settings, {"orders": STREAM, "live": {"TRANSPORT": "pubsub"}})
+    announced = [said("live", "stream"), said("orders", "pubsub"), said("mails", "stream")]
+    assert stream_channels("*", announced) == ["mails", "orders"]
+
+
+def test_a_pattern_means_the_stream_channels_somebody_named(settings: Any) -> None:
+    set_channels(settings, {})
+    announced = [said("shop.*", "stream"), said("shop.a", "stream"), said("shop.b", "pubsub"), said("x", "stream")]
+    assert stream_channels("shop.*", announced) == ["shop.a"]
+    assert stream_channels("shop.never.named", announced) == ["shop.never.named"]
+
+
+def test_only_another_services_other_transport_is_a_contradiction(settings: Any) -> None:
+    set_channels(settings, {"orders": STREAM})
+    announced = [
+        said("orders", "pubsub", service="shop"),
+        said("orders", "stream", service="billing"),
+        said("mails", "pubsub", service="billing"),
+    ]
+    assert contradictions(announced) == []
+    wrong = said("orders", "pubsub", service="billing")
+    assert contradictions([*announced, wrong]) == [("orders", wrong)]
+
+
+@pytest.mark.parametrize(
+    ("own", "announced", "seconds"),
+    [
+        ({}, [], 5.0),
+        ({}, [said("orders", "stream", retention=60)], 60.0),
+        ({}, [said("orders", "stream", retention=1)], 1.0),
+        ({"orders": {**STREAM, "RETENTION": 90}}, [said("orders", "stream", retention=60)], 90.0),
+        ({"orders": {**STREAM, "RETENTION": 9}}, [said("orders", "stream", retention=60)], 60.0),
+        ({}, [said("*", "stream", "a", 70), said("orders", "stream", "a", 10), said("*", "stream", "b", 30)], 30.0),
+    ],
+)
+def test_entries_are_kept_as_long_as_anybody_who_publishes_them_asks(
+    settings: Any, own: dict[str, Any], announced: list[Announcement], seconds: float
+) -> None:
+    set_channels(settings, own, RETENTION=5)
+    assert announcements.retention("orders", announced) == seconds
+
+
+# ------------------------------------------------------------------ publishing without an entry
+
+
+def test_a_publisher_without_an_entry_follows_what_was_announced_and_asks_once(
+    settings: Any, wire: Wire, server: Server
+) -> None:
+    set_channels(settings, {"orders": STREAM}, service="billing")
+    tell(wire)
+    set_channels(settings, {})
+    lookup = Lookup()
+    assert lookup.transport("orders") == "stream"
+    assert lookup.transport("mails") == "pubsub"
+    with server.client() as client:
+        client.delete(conf.redis_name("redis-events:announcements"))
+    assert lookup.transport("orders") == "stream"
+
+
+def test_while_the_server_cannot_be_asked_one_caller_a_second_tries(settings: Any) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": f"redis://127.0.0.1:{free_port()}/0"}
+    lookup = Lookup()
+    began = time.monotonic()
+    assert [lookup.transport(f"c{number}") for number in range(1_000)] == [None] * 1_000
+    assert time.monotonic() - began < 1.0

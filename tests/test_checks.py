@@ -367,4 +367,4 @@ def test_e015_once_on_a_stream_is_not_promised_yet(ids: Any) -> None:
     receives("orders", once=True)(receiver)
     stream = {"orders": {"TRANSPORT": "stream"}}
     assert ids(SERVICE="shop", LOCATION="redis://localhost", CHANNELS=stream) == ["E015"]
-    assert ids(SERVICE="shop", LOCATION="redis://localhost") == ["W002"]
+    assert ids(CHANNELS={}) == ["W002"]

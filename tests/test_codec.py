@@ -429,10 +429,10 @@ SLOW = [
 
 @pytest.mark.parametrize("raw", SLOW, ids=lambda raw: repr(raw[:12]))
 def test_no_bytes_take_long(raw: bytes) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread alone: a busy machine takes long for anything
     with suppress(DecodeError):
         read(raw)
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 # ------------------------------------------------------------------ receiving: typed data

@@ -168,10 +168,10 @@ class Process:
                 return work()
             except Unreachable:
                 attempt += 1
-                pause = backoff(attempt)
-                if self._signals or time.monotonic() + pause - self._began > PATIENCE:
+                left = self._began + PATIENCE - time.monotonic()
+                if self._signals or left <= 0:
                     raise
-                self._bell.wait(pause)
+                self._bell.wait(min(backoff(attempt), left))
 
     def _contradicts(self, announced: Sequence[Announcement]) -> bool:
         found = contradictions(announced)

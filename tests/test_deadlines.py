@@ -88,7 +88,7 @@ def publish(service: Project, channel: str, type: str = "order.hung") -> None:
 @pytest.mark.parametrize("timeout", [0, -1, "30", True, timedelta(0)])
 def test_a_timeout_that_is_none_is_refused_at_the_decorator(timeout: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"@receives\('orders'\): timeout="):
-        receives("orders", timeout=timeout)
+        receives("orders", timeout=timeout)(print)
 
 
 @pytest.mark.usefixtures("declared")

@@ -79,6 +79,10 @@ class Console:
         parts = [f"redis_events {__version__}", conf.SERVICE or "unnamed service", _server()]
         return " · ".join([*parts, f"Django {django.get_version()}", f"pid {os.getpid()}"])
 
+    def not_ready(self, what: str) -> None:
+        """Something must be done first."""
+        self._say(f"Cannot listen: {what}: run `manage.py migrate`.", style="ERROR", event="not_ready")
+
     def contradiction(self, what: str) -> None:
         """Two services say different things of one channel."""
         self._say(f"Cannot listen: {what}. Make their CHANNELS agree.", style="ERROR", event="contradiction")

@@ -28,7 +28,7 @@ from .listening import Listener
 from .registry import Receiver, all_receivers
 from .retry import backoff
 from .retrying import Retrier
-from .routing import create, is_memory, listening_plan
+from .routing import create, is_memory, listening_plan, transport_name
 from .transports.client import Waiter, Wire
 
 logger = logging.getLogger("redis_events.listen")
@@ -138,6 +138,8 @@ class Process:
                 if self._contradicts(announced):
                     return Exit.NOT_READY
                 self._plan(announced)
+                if self._lacks_tables(announced):
+                    return Exit.NOT_READY
                 for listener in self.listeners:
                     self._patiently(listener.connect)
             except TransportError as error:
@@ -183,6 +185,17 @@ class Process:
     def _plan(self, announced: Sequence[Announcement]) -> None:
         plan = listening_plan(self.receivers, announced)
         self.listeners = [Listener(create(name), receivers) for name, receivers in plan.items()]
+
+    def _lacks_tables(self, announced: Sequence[Announcement]) -> bool:
+        """Whether a stream could not be listened to: its failures are rows, and settled only when those stand."""
+        streams = [each for each in self.receivers if transport_name(each.channel, announced) == "stream"]
+        try:
+            lacking = bool(streams) and not held.has_table(using=held.default_alias())
+        except Error:
+            return False  # away for now: the listener waits for it
+        if lacking:
+            self.console.not_ready(f"{streams[0].channel} is a stream, and the tables of redis_events are missing")
+        return lacking
 
     def _start(self, announced: Sequence[Announcement]) -> None:
         self._retrier = self._make_retrier()

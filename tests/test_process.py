@@ -212,3 +212,15 @@ def test_a_killed_listener_is_replaced_and_misses_only_what_came_between(
         listening(service)
         client.publish(f"{prefix}:hello", "after")
     wait_for(lambda: heard(service) == ["before", "after"], what="the last")
+
+
+def test_a_stream_without_tables_is_not_listened_to_and_pubsub_is(make_project: Any) -> None:
+    """What fails on a stream is a row before it is settled; without tables nothing could ever be."""
+    unmigrated = make_project("bare")
+    unmigrated.write("receivers.py", RECEIVERS)
+    unmigrated.settings = {"CHANNELS": {"hello": {"TRANSPORT": "stream"}}}
+    refused = unmigrated.manage("listen_events")
+    assert refused.wait(20) == 5
+    assert refused.find("hello is a stream, and the tables of redis_events are missing: run `manage.py migrate`")
+    unmigrated.settings = {}
+    assert listening(unmigrated).find("Warning: the tables of redis_events are missing")

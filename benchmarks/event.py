@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 CHANNEL = "bench.orders"
+STREAM = "bench.stream"
 TYPE = "shop.order.paid"
 
 

@@ -24,6 +24,7 @@ DEADLINE = 60.0
 # A subscriber that is slower than the blast must be waited for, not thrown out.
 UNLIMITED = ("--client-output-buffer-limit", "pubsub", "0", "0", "0")
 
+RAW_STREAM_LISTENER = ("-m", "benchmarks.sides.raw_stream_listener")
 RAW_LISTENER = ("-m", "benchmarks.sides.raw_listener")
 OUR_LISTENER = ("-m", "django", "listen_events")
 

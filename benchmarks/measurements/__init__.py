@@ -8,6 +8,8 @@ from benchmarks.measurements.listener import LISTENER
 from benchmarks.measurements.memory import MEMORY
 from benchmarks.measurements.publish import PUBLISH
 from benchmarks.measurements.saves import SAVES
+from benchmarks.measurements.stream import STREAM_LATENCY, STREAM_LISTENER
 from benchmarks.measurements.unpublished import UNPUBLISHED
 
-MEASUREMENTS = {each.name: each for each in (LISTENER, PUBLISH, SAVES, UNPUBLISHED, LATENCY, MEMORY)}
+ALL = (LISTENER, STREAM_LISTENER, PUBLISH, SAVES, UNPUBLISHED, LATENCY, STREAM_LATENCY, MEMORY)
+MEASUREMENTS = {each.name: each for each in ALL}

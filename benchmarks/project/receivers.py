@@ -1,6 +1,6 @@
 """What the measured listener runs: it looks into the data, as the raw loop does, and counts."""
 
-from benchmarks.event import CHANNEL, TYPE
+from benchmarks.event import CHANNEL, STREAM, TYPE
 from benchmarks.meter import Meter
 from redis_events import Event, receives
 
@@ -9,4 +9,9 @@ hit = Meter.from_environment().hit
 
 @receives(CHANNEL, types=TYPE)
 def count(event: Event) -> None:
+    hit(event.data["sent"])
+
+
+@receives(STREAM, types=TYPE)
+def count_stream(event: Event) -> None:
     hit(event.data["sent"])

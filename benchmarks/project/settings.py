@@ -8,4 +8,8 @@ USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 INSTALLED_APPS = ["benchmarks.project", *filter(None, os.environ["BENCH_APPS"].split(","))]
 DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"])}
-REDIS_EVENTS = {"SERVICE": "shop", "LOCATION": os.environ["BENCH_REDIS_URL"]}
+REDIS_EVENTS = {
+    "SERVICE": "shop",
+    "LOCATION": os.environ["BENCH_REDIS_URL"],
+    "CHANNELS": {"bench.stream": {"TRANSPORT": "stream"}},
+}

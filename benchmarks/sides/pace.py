@@ -1,4 +1,7 @@
-"""Publishes BENCH_EVENTS events at a steady BENCH_RATE a second, each stamped when it is sent."""
+"""Publishes BENCH_EVENTS events at a steady BENCH_RATE a second, each stamped when it is sent.
+
+To the stream when BENCH_STREAM is set, else to the pub/sub channel.
+"""
 
 import json
 import os
@@ -6,7 +9,15 @@ import time
 
 import redis
 
-from benchmarks.event import CHANNEL, encoded
+from benchmarks.event import CHANNEL, STREAM, encoded
+
+
+def send(client: redis.Redis, document: bytes) -> None:
+    """One event, as anybody would send it."""
+    if "BENCH_STREAM" in os.environ:
+        client.xadd(STREAM, {"event": document})
+    else:
+        client.publish(CHANNEL, document)
 
 
 def main() -> None:
@@ -16,7 +27,7 @@ def main() -> None:
     for number in range(int(os.environ["BENCH_EVENTS"])):
         due = started + number / int(os.environ["BENCH_RATE"])
         time.sleep(max(0.0, due - time.perf_counter()))
-        client.publish(CHANNEL, encoded(number))
+        send(client, encoded(number))
     print(json.dumps({}))
 
 

@@ -115,14 +115,16 @@ class Listener:
             return None
 
     def _reconnect(self, error: TransportError) -> None:
-        last_heard = self.transport.heard
-        logger.error("connection lost, reconnecting: %s", error)
+        last_heard, is_idle = self.transport.heard, self.transport.is_idle
+        if not is_idle:
+            logger.error("connection lost, reconnecting: %s", error)
         attempt = 0
         while not self._is_back():
             attempt += 1
             if self._stopping.wait(backoff(attempt)):
                 return
-        self._report_return(time.monotonic() - last_heard)
+        if not is_idle:
+            self._report_return(time.monotonic() - last_heard)
 
     def _is_back(self) -> bool:
         try:

@@ -71,6 +71,11 @@ class Transport(ABC):
         self.heard = 0.0
         """When the server last gave a sign of life to this subscriber (``time.monotonic``): a gap begins there."""
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is received through it for now, so that a lost connection concerns nobody."""
+        return False
+
     @abstractmethod
     def send(self, batch: Sequence[Outgoing]) -> None:
         """Hand over a batch in order, in one round trip, within ``PUBLISH_TIMEOUT``; never retried in here."""

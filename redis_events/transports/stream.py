@@ -58,6 +58,11 @@ class StreamTransport(Transport):
         self._groups = Groups()
         self._next_look = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no subscription has turned out to be a stream so far."""
+        return not self._roads
+
     # -------------------------------------------------------------- sending
 
     def send(self, batch: Sequence[Outgoing]) -> None:

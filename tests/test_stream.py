@@ -874,7 +874,8 @@ def test_trimmed_entries_of_a_dead_listener_are_settled_and_told(
     die(dead)
     client.xtrim(name("orders"), maxlen=0, approximate=False)
     survivor = join("orders", name="survivor")
-    wait_for(lambda: _consumers(survivor, client) == {"survivor"}, what="the dead consumer to be removed")
+    # Redis 7.0 knows a consumer from its first entry on, and the survivor never got one.
+    wait_for(lambda: "dead" not in _consumers(survivor, client), what="the dead consumer to be removed")
     assert pending(client, "orders") == 0
     assert caplog.text.count("trimmed by somebody else") == 5
 

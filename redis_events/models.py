@@ -78,7 +78,7 @@ class ChannelState(models.Model):
 
     id = models.BigAutoField(primary_key=True)
     channel = models.CharField(_("channel"), max_length=255)
-    group = models.CharField(_("consumer group"), max_length=129)
+    group = models.CharField(_("consumer group"), max_length=200)
     floor = models.CharField(_("floor"), max_length=64, help_text=_("All entries up to this id are settled."))
     updated_at = models.DateTimeField(_("updated"))
 
@@ -89,3 +89,45 @@ class ChannelState(models.Model):
 
     def __str__(self) -> str:
         return f"{self.channel} · {self.group}: {self.floor}"
+
+
+class OutboxEvent(models.Model):
+    """An event written in the transaction of the change it tells of, and where Redis has it since it was sent."""
+
+    id = models.BigAutoField(primary_key=True)
+    channel = models.CharField(_("channel"), max_length=255)
+    event_id = models.CharField(_("event id"), max_length=255)
+    type = models.CharField(_("type"), max_length=255)
+    key = models.CharField(_("key"), max_length=255)
+    body = models.BinaryField(_("raw bytes"))
+    created_at = models.DateTimeField(_("written"))
+    sent_ms = models.BigIntegerField(_("entry id, milliseconds"), null=True)
+    sent_seq = models.BigIntegerField(_("entry id, sequence"), null=True)
+    discarded = models.BooleanField(_("discarded"), default=False, help_text=_("Removed on purpose: never sent again."))
+
+    class Meta:
+        verbose_name = _("outbox event")
+        verbose_name_plural = _("outbox events")
+        indexes = [
+            models.Index(fields=["id"], name="redis_events_outbox_unsent", condition=Q(sent_ms=None, discarded=False)),
+            models.Index(fields=["channel", "sent_ms", "sent_seq"], name="redis_events_outbox_sent"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.type or self.channel} {self.event_id}"
+
+
+class InboxEntry(models.Model):
+    """That the effect of an event is committed: written in the transaction of the receiver that had it."""
+
+    digest = models.BinaryField(
+        _("digest"), primary_key=True, max_length=16, help_text=_("Of source, event id, group and receiver.")
+    )
+    created_at = models.DateTimeField(_("committed"), db_index=True)
+
+    class Meta:
+        verbose_name = _("inbox entry")
+        verbose_name_plural = _("inbox entries")
+
+    def __str__(self) -> str:
+        return bytes(self.digest).hex()

@@ -176,7 +176,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
         """The event with its data as ``data_type`` (any type msgspec knows). Raises DecodeError."""
         envelope = self.envelope
         return Event(
-            data=self.data(data_type),
+            data=envelope.data if type(envelope) is Whole and data_type is ANY else self.data(data_type),
             id=envelope.id,
             type=envelope.type,
             source=envelope.source,
@@ -232,8 +232,10 @@ def decode(raw: bytes, *, channel: str, id: str = "", is_document: bool = False,
     if is_too_deep(raw):
         raise DecodeError(f"nested deeper than {MAX_DEPTH}", raw=raw)
     try:
-        envelope = _read_whole(raw) if with_data else _decode_envelope(raw)
-    except msgspec.DecodeError as error:
+        envelope = _decode_whole(raw) if with_data else _decode_envelope(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        if with_data:  # whose fault it is, the envelope's or the data's, shows in two steps
+            return decode(raw, channel=channel, id=id, is_document=is_document)
         _refuse_broken_document(raw, error, is_document)
         return plain(raw, channel=channel, id=id)
     # PostgreSQL refuses some control characters in text, log files all; without these bytes there is none.
@@ -242,14 +244,6 @@ def decode(raw: bytes, *, channel: str, id: str = "", is_document: bool = False,
     if envelope.data_base64 is not None:
         raise DecodeError("data_base64 is not supported: events carry JSON", raw=raw)
     return Document(envelope, channel, raw)
-
-
-def _read_whole(raw: bytes) -> Envelope:
-    try:
-        whole: Envelope = _decode_whole(raw)
-        return whole
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _decode_envelope(raw)  # whose fault it is, the envelope's or the data's, shows in two steps
 
 
 def _refuse_other_encodings(raw: bytes) -> None:
@@ -284,7 +278,7 @@ def plain(raw: bytes, *, channel: str, id: str = "") -> Document:
     return Document(nobody, channel, raw, is_plain=True)
 
 
-def _refuse_broken_document(raw: bytes, error: msgspec.DecodeError, is_document: bool) -> None:
+def _refuse_broken_document(raw: bytes, error: Exception, is_document: bool) -> None:
     """Raise DecodeError for what means to be a CloudEvents object and is not a proper one."""
     if is_document or _has_specversion(raw):
         raise DecodeError(f"breaks the CloudEvents rules: {error}", raw=raw) from error

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 from django.db import Error, close_old_connections, connections
@@ -25,7 +27,7 @@ from .runner import (
     AsyncRunner,
     Result,
     Run,
-    call,
+    call_all,
     failure,
     group_name,
     identity,
@@ -47,6 +49,7 @@ MOST_QUARANTINED = 1_000
 """Quarantine rows an hour and channel: anybody can write to pub/sub."""
 
 
+_SOURCE = attrgetter("channel", "group")
 Unreadable = tuple[Delivery, DecodeError]
 
 
@@ -162,17 +165,19 @@ class Listener:
         runs: list[Run] = []
         failures: list[Failure] = []
         unreadable: list[Unreadable] = []
-        for delivery in deliveries:
-            table = self._tables[delivery.group]
-            try:
-                document = _document(delivery, table)
-            except DecodeError as error:
-                unreadable += [(delivery, error)] if self._may_quarantine(delivery.channel) else []
-                continue
-            for receiver in table.match(delivery.channel, document.envelope.type):
-                runs.append(Run(receiver, document, delivery))
-            if delivery.group in self._absent:
-                failures += self._postponed(document, delivery)
+        for (channel, group), part in groupby(deliveries, key=_SOURCE):
+            table, is_whole = self._tables[group], group not in self._absent
+            with_data = table.has_one_untyped(channel)
+            for delivery in part:
+                try:
+                    document = _document(delivery, with_data)
+                except DecodeError as error:
+                    unreadable += [(delivery, error)] if self._may_quarantine(channel) else []
+                    continue
+                for receiver in table.match(channel, document.envelope.type):
+                    runs.append(Run(receiver, document, delivery))
+                if not is_whole:
+                    failures += self._postponed(document, delivery)
         _log_unreadable(unreadable)
         failures += [quarantine(*each) for each in unreadable]
         return self._sorted_out(runs, failures)
@@ -197,7 +202,7 @@ class Listener:
         """Run them all. A database that goes away meanwhile is no receiver's failure: those are run again."""
         results = self._run_once(runs)
         while self.transport.durable and not self._stopping.is_set():
-            stranded = [result for result in results if is_stranded(result)]
+            stranded = [result for result in results if result.error and is_stranded(result)]
             if not stranded:
                 break
             self._await_database(partial(held.check, {result.run.receiver.using for result in stranded}))
@@ -209,8 +214,8 @@ class Listener:
         durable = self.transport.durable
         waiting = [run for run in runs if run.receiver.is_async]
         if not waiting:
-            return [call(run, durable=durable) for run in runs]
-        results = [call(run, durable=durable) for run in runs if not run.receiver.is_async]
+            return call_all(runs, durable=durable)
+        results = call_all((run for run in runs if not run.receiver.is_async), durable=durable)
         return results + self._async.call_all(waiting, durable=durable)
 
     def _hold(self, failures: Sequence[Failure]) -> None:
@@ -268,9 +273,8 @@ class Listener:
             event_settled.send_robust(Listener, results=results)
 
 
-def _document(delivery: Delivery, table: Table) -> Document:
+def _document(delivery: Delivery, with_data: bool) -> Document:
     channel = delivery.channel
-    with_data = table.has_one_untyped(channel)
     document = decode(delivery.body, channel=channel, is_document=delivery.is_document, with_data=with_data)
     if document.is_plain and delivery.id:
         return plain(delivery.body, channel=channel, id=f"{channel}/{delivery.id}")

@@ -16,7 +16,7 @@ from .exceptions import DecodeError, Unfinished
 from .models import HeldDelivery
 from .registry import Receiver
 from .retry import DEAD, default_retry
-from .runner import AsyncRunner, Result, Run, call, is_stranded, log_failure
+from .runner import AsyncRunner, Result, Run, call_all, is_stranded, log_failure
 from .signals import event_settled
 from .transports.base import Delivery
 
@@ -133,7 +133,8 @@ class Retrier:
         )
 
     def _call(self, run: Run, *, durable: bool) -> Result:
-        return self._async.call_all([run], durable=durable)[0] if run.receiver.is_async else call(run, durable=durable)
+        run_all = self._async.call_all if run.receiver.is_async else call_all
+        return run_all([run], durable=durable)[0]
 
     def _pause(self) -> float:
         """Seconds until the earliest delivery is due, at most POLL."""

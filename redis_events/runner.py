@@ -62,24 +62,33 @@ def group_name(receiver: Receiver) -> str:
 # ------------------------------------------------------------------ one run
 
 
+def call_all(runs: Iterable[Run], *, durable: bool) -> list[Result]:
+    """Run plain receivers, one after the other."""
+    before = current_event.get()
+    try:
+        return [call(run, durable=durable) for run in runs]
+    finally:
+        current_event.set(before)  # once: taking it back after every run costs 0.13 µs each
+
+
 def call(run: Run, *, durable: bool) -> Result:
     """Run one receiver and judge it. The only place where a receiver's exceptions are caught."""
     began = time.perf_counter()
-    token = None
-    timed = _timed(run) if run.receiver.timeout else None
+    receiver = run.receiver
+    timed = _timed(run) if receiver.timeout else None
     try:
-        event = run.document.read(run.receiver.data_type, run.attempt, run.replayed)
-        token = current_event.set(event)
-        returned = run.receiver.function(event)
+        event = run.document.read(receiver.data_type, run.attempt, run.replayed)
+        current_event.set(event)
+        returned = receiver.function(event)
         if returned is not None:
             _refuse_coroutine(returned)
-        _refuse_open_transactions()
+        for connection in _here.connections or _connections():  # spelt out: after every run, nearly always in vain
+            if connection.connection and (connection.in_atomic_block or not connection.autocommit):
+                _refuse_open_transactions()
     except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
         _roll_back_open_transactions()
         return _judged(run, error, began, durable)
     finally:
-        if token:
-            current_event.reset(token)
         if timed:
             timed.end()
     return Result(run, DONE, None, time.perf_counter() - began)
@@ -94,11 +103,9 @@ def _refuse_coroutine(returned: object) -> None:
 
 def _refuse_open_transactions() -> None:
     """Raise TransactionLeftOpen: what comes after would be in that transaction too, and never be committed."""
-    for connection in _connections():  # spelt out: this happens after every run, and nearly always in vain
-        if connection.connection and (connection.in_atomic_block or not connection.autocommit):
-            aliases = _roll_back_open_transactions()
-            if aliases:
-                raise TransactionLeftOpen(f"a transaction was left open on {', '.join(aliases)}; it was rolled back")
+    aliases = _roll_back_open_transactions()
+    if aliases:
+        raise TransactionLeftOpen(f"a transaction was left open on {', '.join(aliases)}; it was rolled back")
 
 
 def _roll_back_open_transactions() -> list[str]:

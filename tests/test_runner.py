@@ -19,7 +19,7 @@ from redis_events.events import current_event
 from redis_events.exceptions import DecodeError
 from redis_events.publishing import make_event
 from redis_events.retry import Outcome
-from redis_events.runner import AsyncRunner, Result, call, failure, log_failure, quarantine
+from redis_events.runner import AsyncRunner, Result, call_all, failure, log_failure, quarantine
 from tests.listeners import delivery, document, receiver, run
 from tests.servers import wait_for
 
@@ -38,7 +38,7 @@ def loop() -> Iterator[AsyncRunner]:
 
 
 def outcome_of(function: Callable[..., Any], *, body: bytes | None = None, **options: Any) -> Result:
-    return call(run(receiver(function, **options), body or document()), durable=False)
+    return call_all([run(receiver(function, **options), body or document())], durable=False)[0]
 
 
 def raising(error: BaseException) -> Callable[[Event[Any]], None]:
@@ -172,7 +172,7 @@ def test_a_closed_runner_leaves_no_thread() -> None:
 
 def test_a_failure_says_all_there_is_to_know() -> None:
     body = document(id="the-id")
-    kept = failure(call(run(receiver(raising(ValueError("no")), name="app.fail"), body), durable=False))
+    kept = failure(outcome_of(raising(ValueError("no")), name="app.fail", body=body))
     assert (kept.source, kept.event_id, kept.receiver, kept.channel) == ("shop", "the-id", "app.fail", "orders")
     assert (kept.type, kept.key, kept.attempt, kept.raw) == ("shop.order.paid", "7", 1, body)
 

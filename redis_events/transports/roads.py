@@ -63,9 +63,15 @@ class Road:
 
     def deliveries(self, answer: Any) -> list[Delivery]:
         """The deliveries in the answer to a read."""
+        return [each for stream, entries in answer or () for each in self._of_channel(self._names[stream], entries)]
+
+    def _of_channel(self, channel: str, entries: list[Any]) -> list[Delivery]:
+        # The usual entry without a call of its own: a tenth of a microsecond of five for a whole event.
+        group = self.group
         return [
-            delivery(self._names[stream], self.group, entry_id, fields)
-            for stream, entries in answer or ()
+            Delivery(channel, fields[1], group, entry_id.decode(), True)
+            if len(fields) == 2 and fields[0] == b"event"
+            else delivery(channel, group, entry_id, fields)
             for entry_id, fields in entries
         ]
 

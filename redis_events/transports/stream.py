@@ -6,6 +6,8 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import ClassVar
 
 from .. import announcements, heartbeat
@@ -27,6 +29,7 @@ MOST_ROADS = 64
 """Connections a listener reads with; beyond that channels share them."""
 GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
 """What a read answers when its stream or group went away: told apart, and mended, by looking again."""
+_PAIR = attrgetter("channel", "group")
 MOST_PENDING = 1_000
 """Own pending entries looked at in one command."""
 
@@ -105,11 +108,9 @@ class StreamTransport(Transport):
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
-        by_pair: dict[Pair, list[str]] = {}
-        for each in deliveries:
-            by_pair.setdefault((each.channel, each.group), []).append(each.id)
         roads = {(channel, road.group): road for road in self._roads for channel in road.channels}
-        for pair, ids in by_pair.items():
+        for pair, part in groupby(deliveries, key=_PAIR):
+            ids = [each.id for each in part]
             self._settled.setdefault(pair, set()).update(ids)
             road = roads.get(pair)
             if road and road.asked_at is None and not self._claims.holds(pair, ids):

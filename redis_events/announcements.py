@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .conf import conf, glob
+from .conf import ChannelConf, conf, glob
 from .exceptions import TransportError
 from .transports.client import Command, ErrorReply, Wire
 
@@ -123,14 +123,15 @@ def stream_channels(pattern: str, announced: Sequence[Announcement]) -> list[str
     return sorted(name for name in named if "*" not in name and glob(pattern, name) and is_stream(name, announced))
 
 
-def contradictions(announced: Iterable[Announcement]) -> list[tuple[str, Announcement]]:
-    """Own entries of CHANNELS another service contradicts: the entry's name and the other's announcement."""
-    found = []
-    for each in announced:
-        own = conf.CHANNELS.get(each.channel)
-        if own and each.service != conf.SERVICE and each.transport != own.TRANSPORT:
-            found.append((each.channel, each))
-    return found
+def contradictions(announced: Iterable[Announcement]) -> list[tuple[ChannelConf, Announcement]]:
+    """What another service announced and an own entry of CHANNELS, a pattern too, says otherwise; with that entry."""
+    others = [each for each in announced if each.service != conf.SERVICE]
+    return [(own, each) for each in others if (own := _own_entry(each.channel)) and each.transport != own.TRANSPORT]
+
+
+def _own_entry(name: str) -> ChannelConf | None:
+    """For a pattern the same one only: one that overlaps may be for other channels."""
+    return conf.CHANNELS.get(name) if "*" in name else conf.channel(name)
 
 
 class Lookup:

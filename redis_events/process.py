@@ -177,9 +177,10 @@ class Process:
 
     def _contradicts(self, announced: Sequence[Announcement]) -> bool:
         found = contradictions(announced)
-        for name, other in found:
-            own = conf.CHANNELS[name].TRANSPORT
-            self.console.contradiction(f"{name!r} is {own} in {conf.SERVICE} and {other.transport} in {other.service}")
+        for own, other in found:
+            here = f"{other.channel!r} is {own.TRANSPORT} in {conf.SERVICE}"
+            by = f' (by "{own.name}")' if own.name != other.channel else ""
+            self.console.contradiction(f"{here}{by} and {other.transport} in {other.service}")
         return bool(found)
 
     def _plan(self, announced: Sequence[Announcement]) -> None:

@@ -170,7 +170,16 @@ def test_only_another_services_other_transport_is_a_contradiction(settings: Any)
     ]
     assert contradictions(announced) == []
     wrong = said("orders", "pubsub", service="billing")
-    assert contradictions([*announced, wrong]) == [("orders", wrong)]
+    assert [(own.name, other) for own, other in contradictions([*announced, wrong])] == [("orders", wrong)]
+
+
+def test_a_pattern_of_ones_own_contradicts_a_channel_announced_otherwise_and_no_pattern_but_the_same(
+    settings: Any,
+) -> None:
+    set_channels(settings, {"shop.*": STREAM})
+    channel, same = said("shop.live", "pubsub", service="billing"), said("shop.*", "pubsub", service="billing")
+    found = contradictions([channel, same, said("shop.l*", "pubsub", service="billing")])
+    assert [(own.name, other) for own, other in found] == [("shop.*", channel), ("shop.*", same)]
 
 
 @pytest.mark.parametrize(

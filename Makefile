@@ -1,7 +1,8 @@
-# make demo · test · lint · bench · test-all, each with ARGS="…" for the program behind it.
+# make demo · test · lint · bench · test-all · test-pairs, each with ARGS="…" for the program behind it.
 # Each makes what it needs in .venv first; a machine needs Python ≥ 3.11 with venv and pip, nothing else.
 .DEFAULT_GOAL := test
-.PHONY: demo test lint bench test-all
+.SECONDEXPANSION:
+.PHONY: demo test lint bench test-all test-pairs pairs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Whatever the shell was set up for, this is another project.
@@ -71,7 +72,29 @@ lane-%: .venvs/%/stamp
 	@echo "Python $(call part,1,$*), Django $(call part,2,$*), redis-py $(call part,3,$*)"
 	@.venvs/$*/bin/python -m pytest $(ARGS)
 
-.PRECIOUS: .venvs/%/stamp .venvs/%/bin/python
+# redis-py, the protocol its users write into their URLs, and the server: what speaks to a server, on each.
+PAIRS = 6.4-2-redis 7.4-2-valkey 8.1-3-redis 8.1-3-valkey
+SPEAKING = client transports sender subscribing interop listening stream trimming replaying cleaning
+
+test-pairs:
+	@$(MAKE) --no-print-directory --keep-going $(addprefix pair-,$(PAIRS))
+
+pairs:
+	@echo $(addprefix pair-,$(PAIRS))
+
+# Each remembers its own failures, for --last-failed.
+pair-%: .venvs/redis-py-$$(call part,1,$$*)/stamp
+	@echo "redis-py $(call part,1,$*), RESP$(call part,2,$*), $(call part,3,$*)"
+	@TEST_PROTOCOL=$(call part,2,$*) TEST_SERVER=$(if $(filter redis,$(call part,3,$*)),redis-server) \
+	  .venvs/redis-py-$(call part,1,$*)/bin/python -m pytest -o cache_dir=.pytest_cache/$* $(SPEAKING:%=tests/test_%.py) $(ARGS)
+
+.venvs/redis-py-%/stamp: pyproject.toml | .venvs/redis-py-%/bin/python
+	$(call install,.venvs/redis-py-$*,test,'redis~=$*.0')
+
+.venvs/redis-py-%/bin/python:
+	$(call venv,.venvs/redis-py-$*,$(PYTHONS))
+
+.PRECIOUS: .venvs/%/stamp .venvs/%/bin/python .venvs/redis-py-%/stamp .venvs/redis-py-%/bin/python
 .venvs/%/stamp: pyproject.toml | .venvs/%/bin/python
 	$(call install,.venvs/$*,test,'django~=$(call part,2,$*).0' 'redis~=$(call part,3,$*).0')
 

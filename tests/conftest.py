@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from django.db.models.signals import post_delete, post_save, pre_delete
 
 from tests.processes import Project
@@ -18,6 +19,11 @@ from tests.servers import Postgres, Server, needs
 
 # Before anything reads it: a server that happens to run is not ours to write to.
 os.environ.pop("REDIS_URL", None)
+
+
+def pytest_report_header() -> str:
+    protocol = os.environ.get("TEST_PROTOCOL")
+    return f"redis-py {redis.__version__}, URLs {f'with protocol={protocol}' if protocol else 'as they are'}"
 
 
 @pytest.fixture(scope="session")

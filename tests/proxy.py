@@ -18,7 +18,7 @@ from contextlib import suppress
 from typing import Self
 
 from tests.resp import FrameSplitter
-from tests.servers import Server, free_port
+from tests.servers import Server, free_port, with_protocol
 
 BURST = 65_536
 
@@ -48,7 +48,7 @@ class Proxy:
     @property
     def url(self) -> str:
         login = f":{self.server.password}@" if self.server.password else ""
-        return f"redis://{login}127.0.0.1:{self.port}/0"
+        return with_protocol(f"redis://{login}127.0.0.1:{self.port}/0")
 
     @property
     def writes(self) -> int:

@@ -1,7 +1,8 @@
 """Real servers for tests: each a child of the test process, in a private folder, on the loopback, gone with the tests.
 
 `Server` is Valkey or Redis, `Postgres` is PostgreSQL. Nothing here looks at REDIS_URL: a server that happens to run
-belongs to somebody else. `TEST_SERVER=/path/to/redis-server` names another program to start.
+belongs to somebody else. `TEST_SERVER=/path/to/redis-server` names another program to start; `TEST_PROTOCOL=3` adds
+`?protocol=3` to each URL, as users may who want RESP3 of their other clients.
 """
 
 from __future__ import annotations
@@ -77,6 +78,12 @@ def start_child(command: list[str], *, log: Path, user: pwd.struct_passwd | None
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C on the terminal is for the tests, not for their servers
         )
+
+
+def with_protocol(url: str) -> str:
+    """The URL with TEST_PROTOCOL in its query, where that is set."""
+    protocol = os.environ.get("TEST_PROTOCOL")
+    return f"{url}{'&' if '?' in url else '?'}protocol={protocol}" if protocol else url
 
 
 def find_server() -> str:
@@ -225,12 +232,12 @@ class Server(Child):
     @property
     def url(self) -> str:
         login = f":{self.password}@" if self.password else ""
-        return f"redis://{login}127.0.0.1:{self.port}/0"
+        return with_protocol(f"redis://{login}127.0.0.1:{self.port}/0")
 
     @property
     def unix_url(self) -> str:
         login = f":{self.password}@" if self.password else ""
-        return f"unix://{login}{self.socket}?db=0"
+        return with_protocol(f"unix://{login}{self.socket}?db=0")
 
     def client(self, **options: Any) -> redis.Redis:
         """A plain redis-py client on the unix socket that never tries again by itself."""

@@ -264,6 +264,7 @@ def test_the_transport_of_the_docs_keeps_the_contract(with_file_transport: Proje
     process = with_file_transport.python("-m", "pytest", *arguments)
     assert process.wait(120) == 0, process.output
     process.wait_for_line(rf"^{len(CONTRACT)} passed")
+    process.wait_for_line(rf"TestFileTransport: {len(CONTRACT)} of {len(CONTRACT)} executed, 0 skipped")
 
 
 @pytest.mark.slow

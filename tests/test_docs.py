@@ -20,6 +20,7 @@ from tests.processes import ROOT, Process, Project
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [README, ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEST = re.compile(r"^ *def (test_\w+)", re.MULTILINE)
 RUN_ELSEWHERE = {"settings.md", "checks.md", "transports.md"}
 """Pages whose blocks have tests of their own below."""
 
@@ -277,6 +278,19 @@ def test_the_transport_of_the_docs_carries_a_channel_between_processes(with_file
     listener.wait_for_line("got Hello")
     listener.terminate()
     assert listener.wait() == 0, listener.output
+
+
+# ------------------------------------------------------------------ guarantees
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    promises = [line.split("|")[1:3] for line in page.splitlines() if line.startswith("| ") and "| test |" not in line]
+    assert len(promises) > 10
+    there = {name for file in (ROOT / "tests").rglob("*.py") for name in TEST.findall(file.read_text())}
+    unproven = [promise for promise, proof in promises if not set(re.findall(r"`(\w+)`", proof))]
+    assert unproven == []
+    assert {name for _, proof in promises for name in re.findall(r"`(\w+)`", proof)} - there == set()
 
 
 # ------------------------------------------------------------------ links and words

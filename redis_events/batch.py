@@ -21,6 +21,8 @@ from .transports.base import Outgoing
 
 Waiting = tuple[Sender, Outgoing]
 _ATTRIBUTE = "_redis_events_transaction"
+_connections: weakref.WeakKeyDictionary[BaseDatabaseWrapper, None] = weakref.WeakKeyDictionary()
+"""The connections that had a batch, of every thread and in this order: ``connections`` knows its own thread's only."""
 
 
 class Transaction:
@@ -149,6 +151,7 @@ def _named(savepoints: Any) -> set[str]:
 
 def _register(current: Transaction, connection: BaseDatabaseWrapper) -> Batch:
     batch = current.open_batch()
+    _connections[connection] = None
     transaction.on_commit(batch.send, using=connection.alias, robust=True)
     return batch
 
@@ -159,6 +162,10 @@ def is_open(connection: BaseDatabaseWrapper) -> bool:
 
 
 def uncommitted() -> list[Waiting]:
-    """What waits for a commit on any connection of this thread, in order."""
-    hooks = [hook for connection in connections.all(initialized_only=True) for _, hook, *_ in connection.run_on_commit]
+    """What waits for a commit on any connection, in order.
+
+    In every thread: an ``async def`` test runs on an event loop beside the thread whose transaction its ORM calls use.
+    """
+    found = [connection for reference in _connections.keyrefs() if (connection := reference())]
+    hooks = [hook for connection in found for _, hook, *_ in list(connection.run_on_commit)]
     return [waiting for hook in hooks for waiting in getattr(_batch(hook), "events", ())]

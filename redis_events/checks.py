@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -17,8 +19,8 @@ from msgspec.inspect import CustomType, type_info
 
 from .announcements import STREAM
 from .codec import ANY, type_name
-from .conf import GROUP, NAME, RESERVED, ChannelConf, conf, glob, problems
-from .events import EventType
+from .conf import GROUP, NAME, READERS, RESERVED, ChannelConf, conf, glob, problems
+from .events import Event, EventType
 from .exceptions import ConfigurationError
 from .registry import Receiver, all_receivers, event_types, publishers
 from .retry import default_retry
@@ -26,6 +28,12 @@ from .routing import create, transport_name
 from .transports.pubsub import MOST_PATTERNS
 
 DOCS = "docs/checks.md"
+CORRECT = "Correct it, or leave it out: every setting has a default, see docs/settings.md."
+WRITE_CHANNEL = "Write it with letters, digits and ._:- only, and * for any characters."
+WRITE_GROUP = "Use up to 64 letters, digits and ._- only; the name of the service is put in front by itself."
+ELSEWHERE = f"Choose a name that does not start with {RESERVED}"
+NEAR = 0.9
+"""How alike a setting's name is to ours when it is taken for a slip: REDIS_EVNTS is, REDIS_CLIENTS is not."""
 
 
 def _message(kind: type[Error] | type[Warning], id: str, text: str, hint: str, obj: Any = None) -> CheckMessage:
@@ -35,8 +43,32 @@ def _message(kind: type[Error] | type[Warning], id: str, text: str, hint: str, o
 @register("redis_events")
 def check_settings(**_: Any) -> list[CheckMessage]:
     """E001: REDIS_EVENTS has something wrong in it."""
-    found = ((f"{problem.place}: {problem.message}", problem.hint or "It is described here.") for problem in problems())
+    found = ((f"{problem.place}: {problem.message}", problem.hint or CORRECT) for problem in problems())
     return [_message(Error, "E001", text, hint) for text, hint in found]
+
+
+@register("redis_events")
+def check_setting_names(**_: Any) -> list[CheckMessage]:
+    """W006: a setting whose name is nearly REDIS_EVENTS, which nobody reads."""
+    found = []
+    for name in dir(settings):
+        meant = _meant(name)
+        if meant:
+            text = f"The setting {name} is not read by redis_events."
+            found.append(_message(Warning, "W006", text, f"Did you mean {meant}? Write it there."))
+    return found
+
+
+def _meant(name: str) -> str:
+    """What a setting was probably meant to be; ``""`` for one of somebody else's."""
+    key = name.removeprefix("REDIS_EVENTS_")
+    if key in READERS and key != name:
+        return f'REDIS_EVENTS["{key}"]'
+    letters = name.replace("_", "")
+    is_near = "REDISEVENT" in letters or SequenceMatcher(None, letters, "REDISEVENTS").ratio() >= NEAR
+    if name == "REDIS_EVENTS" or not is_near or not isinstance(getattr(settings, name), Mapping):
+        return ""
+    return "REDIS_EVENTS"
 
 
 @register("redis_events")
@@ -54,7 +86,8 @@ def _check_signature(receiver: Receiver) -> Iterator[CheckMessage]:
         inspect.signature(receiver.function).bind(object())
     except TypeError as error:
         text = f"{receiver.name} cannot be called with one event: {error}."
-        yield _message(Error, "E002", text, "A receiver takes the event: def receiver(event): …", receiver.place)
+        hint = "Write it as def receiver(event): …; further arguments need defaults."
+        yield _message(Error, "E002", text, hint, receiver.place)
 
 
 def _check_annotation(receiver: Receiver) -> Iterator[CheckMessage]:
@@ -64,7 +97,26 @@ def _check_annotation(receiver: Receiver) -> Iterator[CheckMessage]:
         hint = "Import the class for real, not under TYPE_CHECKING: it says how the data is decoded."
         yield _message(Error, "E003", str(error), hint, receiver.place)
         return
-    yield from _check_data_type(receiver, data_type)
+    check = _check_data_type(receiver, data_type) if _takes_events(receiver.annotation) else _bare(receiver)
+    yield from check
+
+
+def _takes_events(annotation: Any) -> bool:
+    """Whether an annotation leaves room for an Event: itself, a class above it, or what no one can tell."""
+    if annotation in (Any, Event) or get_origin(annotation) is Event:
+        return True
+    if get_origin(annotation) in (Union, UnionType):
+        return any(_takes_events(each) for each in get_args(annotation))
+    plain = get_origin(annotation) or annotation
+    return not isinstance(plain, type) or getattr(plain, "_is_protocol", False) or issubclass(Event, plain)
+
+
+def _bare(receiver: Receiver) -> Iterator[CheckMessage]:
+    shape = receiver.annotation
+    name = str(shape) if get_origin(shape) else shape.__name__
+    text = f"{receiver.name}: its argument is annotated with {name}, but what a receiver gets is an Event."
+    hint = f"Write Event[{name}] instead, and take the values from event.data."
+    yield _message(Error, "E022", text, hint, receiver.place)
 
 
 def _check_data_type(receiver: Receiver, data_type: Any) -> Iterator[CheckMessage]:
@@ -97,22 +149,22 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
 def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:
     if not receiver.channel or not receiver.channel.isprintable() or " " in receiver.channel:
         text = f"{receiver.name}: {receiver.channel!r} is no channel name or pattern."
-        yield _message(Error, "E006", text, "Letters, digits and ._:- with * for any characters.", receiver.place)
+        yield _message(Error, "E006", text, WRITE_CHANNEL, receiver.place)
     elif receiver.channel.startswith(RESERVED):
         text = f"{receiver.name}: {receiver.channel!r} is reserved; nothing is ever published there."
-        yield _message(Error, "E006", text, "Choose another name.", receiver.place)
+        yield _message(Error, "E006", text, ELSEWHERE, receiver.place)
 
 
 def _check_group(receiver: Receiver) -> Iterator[CheckMessage]:
     if receiver.group and not GROUP.fullmatch(receiver.group):
         text = f"{receiver.name}: {receiver.group!r} is no name for a consumer group."
-        yield _message(Error, "E007", text, "Up to 64 letters, digits and ._-.", receiver.place)
+        yield _message(Error, "E007", text, WRITE_GROUP, receiver.place)
 
 
 def _check_using(receiver: Receiver) -> Iterator[CheckMessage]:
     if receiver.using and receiver.using not in settings.DATABASES:
         text = f"{receiver.name}: using={receiver.using!r} is not in DATABASES."
-        yield _message(Error, "E008", text, f"Known: {', '.join(settings.DATABASES)}.", receiver.place)
+        yield _message(Error, "E008", text, f"Name one of these: {', '.join(settings.DATABASES)}.", receiver.place)
 
 
 JSON_VALUES: tuple[Any, ...] = ({}, [], "", 0, 0.0, True, None)
@@ -173,7 +225,8 @@ def _check_patterns(receivers: Sequence[Receiver]) -> Iterator[CheckMessage]:
     patterns = {receiver.channel for receiver in receivers if "*" in receiver.channel}
     if len(patterns) > MOST_PATTERNS:
         text = f"{len(patterns)} channel patterns; a listener may subscribe to {MOST_PATTERNS}."
-        yield _message(Error, "E010", text, "Name the channels: exact subscriptions cost the server nothing.")
+        hint = "Name the channels, which costs the server nothing, or use one wider pattern."
+        yield _message(Error, "E010", text, hint)
 
 
 @register("redis_events")
@@ -184,7 +237,7 @@ def check_event_classes(**_: Any) -> list[CheckMessage]:
         obstacle = _obstacle(data_type) if _is_data_class(data_type) else "it is a plain class"
         if obstacle:
             text = f"{type_name(data_type)} cannot be the shape of an event: {obstacle}."
-            hint = "Put @event above @dataclass, or on a msgspec.Struct or attrs class, of such and of builtins."
+            hint = "Make it a dataclass (below @event), msgspec.Struct or attrs class, of such and of builtins."
             found.append(_message(Error, "E011", text, hint, data_type))
     return found
 
@@ -203,11 +256,14 @@ def check_event_names(**_: Any) -> list[CheckMessage]:
 def _wrong_names(declared: EventType) -> Iterator[tuple[str, str]]:
     for argument, name in (("type", declared.type), ("channel", declared.channel)):
         if not isinstance(name, str) or not NAME.fullmatch(name):
-            yield f"{argument} {name!r} is no name", "Up to 128 letters, digits and ._:-."
+            yield f"{argument} {name!r} is no name", "Use up to 128 letters, digits and ._:- only, no patterns."
         elif argument == "channel" and name.startswith(RESERVED):
-            yield f"channel {name!r} is reserved", "Choose another name."
+            yield f"channel {name!r} is reserved", ELSEWHERE
     if declared.key_field and not _has_attribute(declared.data_type, declared.key_field):
-        yield f"it has no field {declared.key_field!r}", "key_field names one of its fields or properties."
+        yield (
+            f"it has no field {declared.key_field!r}",
+            "Name one of its fields or properties in key_field, or leave it out.",
+        )
 
 
 def _has_attribute(data_type: type, name: str) -> bool:
@@ -226,7 +282,7 @@ def check_transports(**_: Any) -> list[CheckMessage]:
             create(entry.TRANSPORT)
         except ConfigurationError as error:
             text = f"{error} (channel {entry.name!r})."
-            found.append(_message(Error, "E013", text, "A dotted path to a subclass of Transport."))
+            found.append(_message(Error, "E013", text, 'Use "pubsub", "stream" or the path of a Transport.'))
     return found
 
 
@@ -242,7 +298,7 @@ def check_streams(**_: Any) -> list[CheckMessage]:
 def _check_service(entry: ChannelConf) -> Iterator[CheckMessage]:
     if not conf.SERVICE:
         text = f"Channel {entry.name!r} is a stream, and this service has no name."
-        yield _message(Error, "E014", text, 'Set REDIS_EVENTS["SERVICE"]: it is the consumer group.')
+        yield _message(Error, "E014", text, 'Set REDIS_EVENTS["SERVICE"] to a name no other service has.')
 
 
 def _check_retention(entry: ChannelConf) -> Iterator[CheckMessage]:
@@ -251,7 +307,7 @@ def _check_retention(entry: ChannelConf) -> Iterator[CheckMessage]:
     longest = max(retry.longest for retry in [default_retry(), *own]) + conf.CLAIM_AFTER
     if kept < longest:
         text = f"Channel {entry.name!r} is kept for {kept:g} s, and retries may take {longest:g} s."
-        yield _message(Warning, "W005", text, "A longer RETENTION, or a Retry that ends earlier.")
+        yield _message(Warning, "W005", text, "Raise its RETENTION, or use a Retry that ends earlier.")
 
 
 @register("redis_events")
@@ -281,7 +337,9 @@ def check_strays(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> li
         for name in ("events.py", "receivers.py"):
             if (path / name).is_file() and _mentions_us(path / name):
                 text = f"{path / name} is never imported: {_dotted(path)} is not in INSTALLED_APPS."
-                found.append(_message(Warning, "W003", text, f'Add "{_dotted(path)}" to INSTALLED_APPS.'))
+                found.append(
+                    _message(Warning, "W003", text, f'Add "{_dotted(path)}" to INSTALLED_APPS, or move it into an app.')
+                )
     return found
 
 
@@ -313,7 +371,7 @@ def check_deployment(**_: Any) -> list[CheckMessage]:
     found = []
     if parts.scheme == "redis" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         text = f"LOCATION talks to {parts.hostname} without TLS: passwords and events can be read on the way."
-        found.append(_message(Warning, "W010", text, "Use rediss://."))
+        found.append(_message(Warning, "W010", text, "Use rediss:// in LOCATION."))
     if parse_qs(parts.query).get("ssl_cert_reqs") == ["none"]:
         text = "LOCATION has ssl_cert_reqs=none: anybody can pretend to be the server."
         found.append(_message(Warning, "W011", text, "Leave it out, and name the CA with ssl_ca_certs."))

@@ -193,7 +193,7 @@ def problems() -> Iterator[Problem]:
     """Everything wrong with ``settings.REDIS_EVENTS``, at most one problem a setting."""
     given = getattr(settings, "REDIS_EVENTS", {})
     if not isinstance(given, Mapping):
-        yield Problem("REDIS_EVENTS", "must be a dict.", 'For example {"LOCATION": "redis://localhost:6379/0"}.')
+        yield Problem("REDIS_EVENTS", "must be a dict.", 'Write REDIS_EVENTS = {"SERVICE": "shop"}, for example.')
         return
     for name in given:
         if name not in READERS:

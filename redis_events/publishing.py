@@ -227,10 +227,10 @@ def publishes(model: type[Model]) -> Callable[[PublisherClass], PublisherClass]:
 
     Several publishers of one model are fine. Raises ConfigurationError for what the class has wrong.
     """
-    if not isinstance(model, type) or not issubclass(model, Model):
-        raise ConfigurationError(f"@publishes(Model) needs a model, not {model!r}.")
+    _check_model(model)
 
     def declare(publisher: PublisherClass) -> PublisherClass:
+        _check_base(publisher, model)
         publisher.model = model
         publisher.type_prefix = publisher.type_prefix or model._meta.label_lower
         _check_publisher(publisher)
@@ -243,6 +243,22 @@ def publishes(model: type[Model]) -> Callable[[PublisherClass], PublisherClass]:
         return publisher
 
     return declare
+
+
+def _check_model(model: Any) -> None:
+    if isinstance(model, type) and issubclass(model, Model):
+        return
+    if isinstance(model, type) and issubclass(model, ModelPublisher):
+        name = model.__qualname__
+        raise ConfigurationError(f"@publishes on {name} lacks its parentheses: write @publishes(Order) with its model.")
+    raise ConfigurationError(f"@publishes needs a model, as in @publishes(Order), not {model!r}.")
+
+
+def _check_base(publisher: Any, model: type[Model]) -> None:
+    if not isinstance(publisher, type) or not issubclass(publisher, ModelPublisher):
+        name = getattr(publisher, "__qualname__", repr(publisher))
+        wanted = f"class {model.__name__}Publisher(ModelPublisher)"
+        raise ConfigurationError(f"@publishes({model.__name__}) on {name}, no ModelPublisher: write {wanted}: …")
 
 
 def _check_publisher(publisher: type[ModelPublisher]) -> None:

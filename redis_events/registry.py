@@ -106,16 +106,20 @@ class Receiver:
         return self.event_type.data_type if self.event_type else ANY
 
     def _annotated_type(self) -> Any:
+        if get_origin(self.annotation) is not Event:
+            return ANY
+        data_type = get_args(self.annotation)[0]
+        return ANY if data_type is Any or isinstance(data_type, TypeVar) else data_type
+
+    @property
+    def annotation(self) -> Any:
+        """What the function says its event is; ``Any`` when it does not. Raises ConfigurationError."""
         try:
             hints = get_type_hints(self.function)
             parameter = next(iter(inspect.signature(self.function).parameters), "")
         except (AttributeError, NameError, SyntaxError, TypeError, ValueError) as error:
             raise ConfigurationError(f"{self.name}: its annotation cannot be resolved: {error}") from error
-        annotation = hints.get(parameter)
-        if get_origin(annotation) is not Event:
-            return ANY
-        data_type = get_args(annotation)[0]
-        return ANY if data_type is Any or isinstance(data_type, TypeVar) else data_type
+        return hints.get(parameter, Any)
 
 
 _receivers: dict[tuple[str, str, str], Receiver] = {}
@@ -188,7 +192,10 @@ KINDS: dict[str, tuple[Any, str]] = {
 
 def _check_kinds(channel: Any, **given: Any) -> None:
     """Refuse at once what would end the listener when the first event arrives."""
-    if not isinstance(channel, str | type) and not hasattr(channel, "__qualname__"):
+    if inspect.isroutine(channel):
+        name = channel.__qualname__
+        raise ConfigurationError(f'@receives on {name} lacks its parentheses: write @receives("…") with a channel.')
+    if not isinstance(channel, str | type):
         raise ConfigurationError(f"@receives({channel!r}): a channel, a pattern or an event class is needed.")
     for argument, value in given.items():
         kind, meaning = KINDS[argument]

@@ -120,12 +120,12 @@ class Sender:
         """One line per change of state. What the server refuses for one channel does not concern the others."""
         if error.lost is None:
             if self._error is None:
-                logger.error("cannot publish, trying again every second: %s", error)
+                logger.error("cannot publish: events are lost until it works again, tried every second: %s", error)
             self._error, self._next_probe = error, time.monotonic() + PROBE_EVERY
             return
         channels = {outgoing.channel for outgoing in error.lost} - self._refused
         if channels:
-            logger.error("cannot publish to %s: %s", ", ".join(sorted(channels)), error)
+            logger.error("cannot publish to %s, whose events are lost: %s", ", ".join(sorted(channels)), error)
         self._refused |= channels
 
     def _note_return(self, batch: Sequence[Outgoing]) -> None:

@@ -56,12 +56,11 @@ class RecordingTransport(Transport):
 
 
 class CapturedEvents:
-    """What was published since the capture began, in order."""
+    """What was published in the block, in order."""
 
     def __init__(self, transport: RecordingTransport) -> None:
         self._transport = transport
-        self._before = {id(outgoing) for _, outgoing in batch.uncommitted()}
-        self._delivered = 0
+        self._delivered: dict[int, Outgoing] = {}
 
     @property
     def events(self) -> list[Event[Any]]:
@@ -69,8 +68,8 @@ class CapturedEvents:
         return [decode(outgoing.body, channel=outgoing.channel).read() for outgoing in self._outgoing()]
 
     def _outgoing(self) -> list[Outgoing]:
-        waiting = [outgoing for _, outgoing in batch.uncommitted() if id(outgoing) not in self._before]
-        return [*self._transport.sent, *waiting]
+        ours = [outgoing for sender, outgoing in batch.uncommitted() if sender.transport is self._transport]
+        return [*self._transport.sent, *ours]
 
     def __len__(self) -> int:
         return len(self._outgoing())
@@ -104,14 +103,16 @@ class CapturedEvents:
         What a receiver publishes is delivered too. Raises what a receiver raises.
         """
         table, runs = Table(all_receivers()), 0
-        while self._delivered < len(self):
-            outgoing = self._outgoing()[self._delivered]
-            self._delivered += 1
+        while outgoing := self._next_undelivered():
+            self._delivered[id(outgoing)] = outgoing
             document = decode(outgoing.body, channel=outgoing.channel)
             for receiver in table.match(outgoing.channel, document.envelope.type):
                 _run(receiver.function, document.read(receiver.data_type), is_async=receiver.is_async)
                 runs += 1
         return runs
+
+    def _next_undelivered(self) -> Outgoing | None:
+        return next((each for each in self._outgoing() if id(each) not in self._delivered), None)
 
     async def adeliver(self) -> int:
         """``deliver`` for async tests."""

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 import pytest
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypes
 
 ROOT = Path(__file__).parent.parent
+SAYS_WHAT_TO_DO = (
+    *("Add", "Choose", "Correct", "Did", "Give", "Import", "Known:", "Leave", "Make", "Name", "Narrow", "Raise", "Set"),
+    *("Use", "Write"),
+)
+"""How hints begin."""
 
 
 @pytest.fixture
@@ -42,8 +47,12 @@ def ids(declared: None, settings: Any) -> Any:
 
 
 def found(*, deploy: bool = False) -> list[CheckMessage]:
+    """What the checks say now. Whatever it is, its hint says what to do."""
     ours = run_checks(tags=["redis_events"], include_deployment_checks=deploy)
-    return [message for message in ours if message.id.startswith("redis_events.")]
+    messages = [message for message in ours if message.id.startswith("redis_events.")]
+    for message in messages:
+        assert message.hint.split()[0] in SAYS_WHAT_TO_DO, message
+    return messages
 
 
 @dataclass
@@ -96,6 +105,33 @@ def test_an_annotation_that_cannot_be_resolved_is_an_e003(ids: Any) -> None:
 
     receives("c")(credit)
     assert ids() == ["E003"]
+
+
+class Named(Protocol):
+    id: str
+
+
+@pytest.mark.parametrize("annotation", [Refunded, int, dict, dict[str, int], list[Refunded], Refunded | None])
+def test_an_argument_annotated_with_the_data_instead_of_the_event_is_an_e016(ids: Any, annotation: Any) -> None:
+    def credit(event: Any) -> None: ...
+
+    credit.__annotations__["event"] = annotation
+    event("t", channel="c")(Refunded)
+    receives(Refunded)(credit)
+    assert ids() == ["E022"]
+    name = getattr(annotation, "__name__", "") if annotation in (Refunded, int, dict) else str(annotation)
+    assert f"Write Event[{name}] instead" in found()[0].hint
+
+
+@pytest.mark.parametrize(
+    "annotation", [Event, Event[Any], Event[Refunded], Event[Refunded] | None, Any, object, msgspec.Struct, Named]
+)
+def test_an_annotation_an_event_can_have_is_no_mistake(ids: Any, annotation: Any) -> None:
+    def credit(event: Any) -> None: ...
+
+    credit.__annotations__["event"] = annotation
+    receives("c", types="t")(credit)
+    assert ids() == []
 
 
 def test_a_data_type_no_json_can_be_read_into_is_an_e004(ids: Any) -> None:
@@ -276,6 +312,31 @@ def test_receivers_outside_of_the_installed_apps_are_a_w003(project: Project) ->
     assert check.wait() == 0, check.output
     assert check.output.count("redis_events.W003") == 1
     assert f"{stray / 'receivers.py'} is never imported: app.stray is not in INSTALLED_APPS." in check.output
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("REDIS_EVENT", "REDIS_EVENTS"),
+        ("REDISEVENTS", "REDIS_EVENTS"),
+        ("REDIS_EVNTS", "REDIS_EVENTS"),
+        ("REDIS_EVENTS_SETTINGS", "REDIS_EVENTS"),
+        ("REDIS_EVENT_CONFIG", "REDIS_EVENTS"),
+        ("DJANGO_REDIS_EVENTS", "REDIS_EVENTS"),
+        ("REDIS_EVENTS_LOCATION", 'REDIS_EVENTS["LOCATION"]'),
+    ],
+)
+def test_a_setting_whose_name_is_nearly_ours_is_a_w006(ids: Any, settings: Any, name: str, meant: str) -> None:
+    setattr(settings, name, "redis://localhost" if name.endswith("LOCATION") else {"SERVICE": "shop"})
+    assert ids() == ["W006"]
+    assert f"Did you mean {meant}?" in found()[0].hint
+
+
+@pytest.mark.parametrize("name", ["REDIS", "REDIS_CLIENTS", "REDIS_SENTINELS", "EVENTS", "REDIS_SETTINGS", "LOCATION"])
+def test_a_setting_of_another_app_is_left_alone(ids: Any, settings: Any, name: str) -> None:
+    setattr(settings, name, {"SERVICE": "shop"})
+    settings.REDIS_EVENT_URL = "no dict, no setting of ours"
+    assert ids() == []
 
 
 @pytest.mark.parametrize(

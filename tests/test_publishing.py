@@ -631,11 +631,21 @@ def test_an_abstract_model_is_refused() -> None:
 
 
 def test_the_decorator_without_its_model_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="needs a model"):
+    with pytest.raises(ConfigurationError, match=r"Mine lacks its parentheses: write @publishes\(Order\)"):
 
         @publishes
         class Mine(ModelPublisher):
             channel = "c"
+
+    with pytest.raises(ConfigurationError, match=r"needs a model, as in @publishes\(Order\), not 'shop\.Order'"):
+        publishes("shop.Order")
+
+
+@pytest.mark.parametrize("other", [type("Mine", (), {"channel": "c"}), lambda: None, Order], ids=repr)
+def test_what_is_no_publisher_is_refused_with_what_to_write(other: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"write class OrderPublisher\(ModelPublisher\): …"):
+        publishes(Order)(other)
+    assert not publishers
 
 
 def test_a_bad_setting_does_not_hide_behind_a_publisher(settings: Any) -> None:

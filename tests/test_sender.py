@@ -215,7 +215,7 @@ def test_each_change_of_state_is_one_line_with_the_loss_counted(
     assert arrived(2)[:2] == [b"first", b"again"]
     lines = [record.getMessage() for record in caplog.records if record.name == "redis_events.publish"]
     assert len(lines) == 2
-    assert "cannot publish" in lines[0]
+    assert lines[0].startswith("cannot publish: events are lost until it works again, tried every second: ")
     assert "publishing again" in lines[1]
     assert int(lines[1].split()[2]) >= 50
 
@@ -299,7 +299,7 @@ def test_a_watcher_may_publish(sender: Sender, proxy: Proxy) -> None:
 
 
 def test_a_servers_refusal_of_one_channel_is_told_and_the_others_in_the_batch_arrive(
-    events_settings: dict[str, Any], prefix: str
+    events_settings: dict[str, Any], prefix: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Server() as own, own.client() as client, client.pubsub() as watcher:
         rules = {"enabled": True, "nopass": True, "channels": [f"{prefix}:mine"], "commands": ["+@all"]}
@@ -315,3 +315,4 @@ def test_a_servers_refusal_of_one_channel_is_told_and_the_others_in_the_batch_ar
         )
         assert message["data"] == b"x"
         assert [outgoing.channel for outgoing in reported][:1] == ["theirs"]
+    assert caplog.messages[0].startswith("cannot publish to theirs, whose events are lost: ")

@@ -13,6 +13,7 @@ import msgspec
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import Atomic
 
 from . import deadlines, held
 from .codec import Document
@@ -33,6 +34,10 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+class Surrounding(Atomic):
+    """The transaction around the runs of a `once` receiver: while they run, it is open on purpose."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +81,7 @@ def call(run: Run, *, durable: bool) -> Result:
         _refuse_open_transactions()
     except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
         _roll_back_open_transactions()
-        return _judged(run, error, began, durable)
+        return judged(run, error, began, durable)
     finally:
         if token:
             current_event.reset(token)
@@ -119,8 +124,12 @@ def _connections() -> Sequence[BaseDatabaseWrapper]:
 
 def _is_left_open(connection: BaseDatabaseWrapper) -> bool:
     if connection.in_atomic_block:
-        return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+        return not all(map(_is_meant, connection.atomic_blocks))
     return bool(connection.autocommit != connection.settings_dict["AUTOCOMMIT"])
+
+
+def _is_meant(block: Atomic) -> bool:
+    return isinstance(block, Surrounding) or getattr(block, "_from_testcase", False)
 
 
 async def acall(run: Run, *, durable: bool) -> Result:
@@ -132,7 +141,7 @@ async def acall(run: Run, *, durable: bool) -> Result:
         current_event.set(event)  # its task has a context of its own
         await run.receiver.function(event)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # nobody cancels a run but its own code
-        return _judged(run, error, began, durable)
+        return judged(run, error, began, durable)
     finally:
         if timed:
             timed.end()
@@ -145,7 +154,8 @@ def _timed(run: Run) -> Timed:
     return deadlines.begin(what, run.receiver.timeout or 0.0)
 
 
-def _judged(run: Run, error: BaseException, began: float, durable: bool) -> Result:
+def judged(run: Run, error: BaseException | None, began: float, durable: bool) -> Result:
+    """The result of a run that began at ``began`` (``time.perf_counter``) and ended with ``error``."""
     verdict = judge(error, attempt=run.attempt, retry=run.receiver.retry, durable=durable)
     return Result(run, verdict, error, time.perf_counter() - began)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
@@ -23,6 +23,8 @@ from .routing import is_memory
 
 CHUNK = 1_000
 """Rows written or deleted in one statement, at most."""
+CENTURY = 36_525 * 86_400.0
+"""Seconds. What others announce may be any number; dates end in the year 1."""
 
 
 def digest(source: str, event_id: str, group: str, receiver: str) -> bytes:
@@ -101,7 +103,8 @@ def seconds_needed(receivers: Iterable[Receiver]) -> float | None:
 
 def delete_older(seconds: float, *, using: str, is_stopping: Callable[[], bool]) -> int:
     """Delete entries older than so many seconds, a thousand at a time; how many. Raises django.db.Error."""
-    old = InboxEntry.objects.using(using).filter(created_at__lt=now() - timedelta(seconds=seconds))
+    before = now() - timedelta(seconds=min(seconds, CENTURY))
+    old = InboxEntry.objects.using(using).filter(created_at__lt=before)
     gone = 0
     while not is_stopping() and (digests := list(old.values_list("pk", flat=True)[:CHUNK])):
         gone += old.filter(pk__in=digests).delete()[0]
@@ -119,8 +122,3 @@ def is_possible(*, using: str) -> bool:
     """Whether a database can say which rows an INSERT made: PostgreSQL can, SQLite from 3.35 on."""
     vendor = connections[using].vendor
     return vendor == "postgresql" or (vendor == "sqlite" and sqlite3.sqlite_version_info >= (3, 35))
-
-
-def once_aliases(receivers: Collection[Receiver], default: str) -> list[str]:
-    """The databases of these receivers' transactions, of those that are ``once``."""
-    return sorted({each.using or default for each in receivers if each.once})

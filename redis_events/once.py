@@ -169,7 +169,8 @@ def _is_whole(connection: BaseDatabaseWrapper) -> bool:
         return False
     if connection.vendor == "postgresql":
         return bool(connection.connection.info.transaction_status == IN_TRANSACTION)
-    return connection.vendor != "sqlite" or bool(connection.connection.in_transaction)
+    with connection.wrap_database_errors:
+        return connection.vendor != "sqlite" or bool(connection.connection.in_transaction)
 
 
 def is_passing(error: BaseException | None, alias: str) -> bool:

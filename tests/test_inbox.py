@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, ClassVar
 
 import pytest
-from django.db import IntegrityError, OperationalError, connections, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, connections, transaction
 
 from redis_events import Event, Reject, Retry, event_settled, held, inbox, once, publish, receives
 from redis_events.announcements import Announcement
@@ -164,21 +165,16 @@ def test_a_failure_undoes_its_own_effect_only_and_each_other_is_had_once(alias: 
 
 def swallow_a_database_error(alias: str) -> Callable[[], None]:
     def swallow() -> None:
-        try:
-            with connections[alias].cursor() as cursor:
-                cursor.execute("SELECT * FROM nowhere")
-        except Exception:
-            pass
+        with suppress(DatabaseError), connections[alias].cursor() as cursor:
+            cursor.execute("SELECT * FROM nowhere")
 
     return swallow
 
 
 def swallow_in_the_orm(alias: str) -> Callable[[], None]:
     def swallow() -> None:
-        try:
+        with suppress(IntegrityError):
             Tag.objects.using(alias).bulk_create([Tag(pk=1, name="twin"), Tag(pk=1, name="twin")])
-        except IntegrityError:
-            pass
 
     return swallow
 
@@ -639,12 +635,12 @@ print(InboxEntry.objects.count(), HeldDelivery.objects.count())
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def stored(request: pytest.FixtureRequest, project: Project, prefix: str) -> Iterator[Project]:
+def stored(request: pytest.FixtureRequest, project: Project, prefix: str) -> Project:
     """A project on either database."""
     if request.param == "postgres":
         project.database(request.getfixturevalue("postgres").create(prefix))
         project.migrate()
-    yield project
+    return project
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 
 CHANNEL = "bench.orders"
 STREAM = "bench.stream"
+ONCE = "bench.once"
 TYPE = "shop.order.paid"
 
 

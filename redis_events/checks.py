@@ -15,13 +15,16 @@ import msgspec
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import DEFAULT_DB_ALIAS, router
 from msgspec.inspect import CustomType, type_info
 
+from . import held, inbox
 from .announcements import STREAM
 from .codec import ANY, type_name
 from .conf import GROUP, NAME, READERS, RESERVED, ChannelConf, conf, glob, problems
 from .events import Event, EventType
 from .exceptions import ConfigurationError
+from .models import HeldDelivery, InboxEntry
 from .registry import Receiver, all_receivers, event_types, publishers
 from .retry import default_retry
 from .routing import create, transport_name
@@ -73,7 +76,7 @@ def _meant(name: str) -> str:
 
 @register("redis_events")
 def check_receivers(**_: Any) -> list[CheckMessage]:
-    """E002 to E010, W001, W002: every receiver, one after the other."""
+    """E002 to E010, E019, E020, W001, W002, W014: every receiver, one after the other."""
     if any(problems()):
         return []
     receivers = all_receivers()
@@ -140,10 +143,23 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
     elif receiver.once and transport_name(receiver.channel) in ("pubsub", "memory"):
         text = f"{receiver.name}: once on {receiver.channel!r}, which is pub/sub: it comes at most once anyway."
         yield _message(Warning, "W002", text, "Leave once out, or put the channel on a stream.", receiver.place)
-    elif receiver.once:
-        text = f"{receiver.name}: once on {receiver.channel!r}: this release cannot keep that promise."
-        hint = "Leave once out and make the receiver idempotent by event.id; a stream delivers at least once."
-        yield _message(Error, "E015", text, hint, receiver.place)
+
+
+def _check_inbox(receiver: Receiver) -> Iterator[CheckMessage]:
+    """E019, E020, W014: where the transaction of a `once` receiver is, and whether the inbox can be there too."""
+    alias = receiver.using or held.default_alias()
+    if not receiver.once or alias not in settings.DATABASES:
+        return
+    if not inbox.is_possible(using=alias):
+        text = f"{receiver.name}: the database {alias!r} cannot say which rows an INSERT made, and once needs that."
+        yield _message(Error, "E019", text, "Use PostgreSQL, or SQLite 3.35 or newer.", receiver.place)
+    if not all(router.allow_migrate_model(alias, model) for model in (InboxEntry, HeldDelivery)):
+        text = f"{receiver.name}: once in the database {alias!r}, where a router keeps the tables of redis_events out."
+        hint = "Give redis_events a yes from allow_migrate there: inbox and effect are one transaction."
+        yield _message(Error, "E020", text, hint, receiver.place)
+    if not receiver.using and alias != DEFAULT_DB_ALIAS:
+        text = f"{receiver.name}: its transaction is on {alias!r}, where a router puts the tables of redis_events."
+        yield _message(Warning, "W014", text, "Name where its effect is: using=…", receiver.place)
 
 
 def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:
@@ -205,6 +221,7 @@ RECEIVER_CHECKS: Sequence[Callable[[Receiver], Iterator[CheckMessage]]] = (
     _check_signature,
     _check_annotation,
     _check_once,
+    _check_inbox,
     _check_channel,
     _check_group,
     _check_using,

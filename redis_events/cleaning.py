@@ -1,4 +1,4 @@
-"""Looking after the held deliveries: old dead letters go, and rows that nobody will ever run are an alarm."""
+"""Looking after the tables: old dead letters and inbox entries go, rows that nobody will ever run are an alarm."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from django.db import Error, close_old_connections, connections
 from django.db.models import Count, Q
 
-from . import held
+from . import held, inbox
 from .conf import conf
 from .events import now
 from .held import State
 from .models import ChannelState, HeldDelivery
-from .registry import Receiver
+from .registry import Receiver, all_receivers
 from .wording import counted, one_line
 
 logger = logging.getLogger("redis_events.listen")
@@ -32,7 +32,10 @@ class Cleaner:
     """Makes its rounds in a thread of its own. ``alive`` names the receivers that some listener of this service has."""
 
     def __init__(self, receivers: Iterable[Receiver], *, alive: Callable[[], Collection[str]]) -> None:
+        receivers = tuple(receivers)
         self._aliases = held.aliases(receivers) | {held.default_alias()}
+        self._inboxes = held.aliases(each for each in receivers if each.once)
+        self._receivers = receivers
         self._alive = alive
         self._orphans: set[tuple[str, str]] = set()
         self._stopping = threading.Event()
@@ -58,6 +61,18 @@ class Cleaner:
                 self._look_for_orphans(alias)
             except Error as error:
                 logger.debug("held deliveries in %r were not looked after: %s", alias, error)
+        self._clean_inboxes()
+
+    def _clean_inboxes(self) -> None:
+        """Entries that no redelivery can ask for any more. How long that is must be asked anew: others announce it."""
+        seconds = inbox.seconds_needed([*self._receivers, *all_receivers()]) if self._inboxes else None
+        if seconds is None:
+            return
+        for alias in sorted(self._inboxes):
+            try:
+                inbox.delete_older(seconds, using=alias, is_stopping=self._stopping.is_set)
+            except Error as error:
+                logger.debug("the inbox in %r was not looked after: %s", alias, error)
 
     def _delete_old(self, alias: str) -> None:
         """Dead letters whose last run is longer ago than KEEP_DEAD, and what broken-off replays noted."""

@@ -73,6 +73,10 @@ class TransactionLeftOpen(RedisEventsError):
     """Raised when a receiver returned inside a database transaction it began, which was then rolled back."""
 
 
+class TransactionBroken(RedisEventsError):
+    """Raised when a ``once`` receiver returned from a transaction that cannot be committed, and was rolled back."""
+
+
 class Reject(RedisEventsError):
     """Raised by a receiver to send an event straight to the dead letters: ``raise Reject("why")``."""
 

@@ -15,12 +15,13 @@ from typing import Any
 
 from django.db import Error, close_old_connections, connections
 
-from . import held
+from . import held, inbox
 from .codec import Document, decode, plain
 from .conf import conf
 from .events import now
 from .exceptions import DecodeError, TransportError
 from .held import Failure
+from .once import OnceRunner
 from .registry import Receiver, Table
 from .retry import Outcome, backoff
 from .runner import (
@@ -71,8 +72,10 @@ class Listener:
         self.in_flight = 0
         self._tables = _tables(transport, receivers)
         self._async = AsyncRunner()
+        self._is_plain = not any(each.is_async or each.once for each in receivers)
         self._quarantined: Counter[tuple[str, int]] = Counter()
         self._stopping = threading.Event()
+        self._once = OnceRunner(self._stopping)
         self._can_hold = True
         self._absent: dict[str, Table] = {}
 
@@ -195,28 +198,30 @@ class Listener:
             return runs, failures
         seen = self._await_database(lambda: held.seen(map(identity, repeated)))
         runs = [run for run in runs if not run.delivery.is_repeated or identity(run)[1:] not in seen]
-        poison = [run for run in runs if run.delivery.starts >= conf.MAX_DELIVERIES]
+        poison = self._await_database(lambda: _not_done([run for run in runs if _is_poison(run)]))
         return [run for run in runs if run not in poison], failures + [poisonous(run) for run in poison]
 
     def _run(self, runs: Sequence[Run]) -> list[Result]:
         """Run them all. A database that goes away meanwhile is no receiver's failure: those are run again."""
-        results = self._run_once(runs)
+        results = self._call_all(runs)
         while self.transport.durable and not self._stopping.is_set():
             stranded = [result for result in results if result.error and is_stranded(result)]
             if not stranded:
                 break
             self._await_database(partial(held.check, {result.run.receiver.using for result in stranded}))
             results = [result for result in results if result not in stranded]
-            results += self._run_once([result.run for result in stranded])
+            results += self._call_all([result.run for result in stranded])
         return results
 
-    def _run_once(self, runs: Sequence[Run]) -> list[Result]:
+    def _call_all(self, runs: Sequence[Run]) -> list[Result]:
         durable = self.transport.durable
-        waiting = [run for run in runs if run.receiver.is_async]
-        if not waiting:
+        if self._is_plain:
             return call_all(runs, durable=durable)
-        results = call_all((run for run in runs if not run.receiver.is_async), durable=durable)
-        return results + self._async.call_all(waiting, durable=durable)
+        awaited = [run for run in runs if run.receiver.is_async]
+        once = [run for run in runs if run.receiver.once and not run.receiver.is_async]
+        results = call_all((run for run in runs if not (run.receiver.once or run.receiver.is_async)), durable=durable)
+        results += self._once.call_all(once, durable=durable)
+        return results + (self._async.call_all(awaited, durable=durable) if awaited else [])
 
     def _hold(self, failures: Sequence[Failure]) -> None:
         """Write failures down, committed. Where events are durable, nothing goes on before they are."""
@@ -279,6 +284,15 @@ def _document(delivery: Delivery, with_data: bool) -> Document:
     if document.is_plain and delivery.id:
         return plain(delivery.body, channel=channel, id=f"{channel}/{delivery.id}")
     return document
+
+
+def _is_poison(run: Run) -> bool:
+    return run.delivery.starts >= conf.MAX_DELIVERIES
+
+
+def _not_done(runs: Sequence[Run]) -> list[Run]:
+    """Those without an inbox entry: with one, the process died after the effect was had. Raises django.db.Error."""
+    return [run for run in runs if not (run.receiver.once and inbox.has(*identity(run)))]
 
 
 def _log_unreadable(unreadable: Iterable[Unreadable]) -> None:

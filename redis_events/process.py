@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import Error
 
-from . import __version__, announcements, deadlines, heartbeat, held
+from . import __version__, announcements, deadlines, heartbeat, held, inbox
 from .announcements import Announcement, contradictions
 from .cleaning import Cleaner
 from .conf import conf, glob
@@ -196,7 +196,20 @@ class Process:
             return False  # away for now: the listener waits for it
         if lacking:
             self.console.not_ready(f"{streams[0].channel} is a stream, and the tables of redis_events are missing")
-        return lacking
+        return lacking or self._lacks_inbox()
+
+    def _lacks_inbox(self) -> bool:
+        """Whether a `once` receiver's promise could not be kept, for want of the table it rests on."""
+        for receiver in self.receivers:
+            alias = receiver.using or held.default_alias()
+            try:
+                lacking = receiver.once and not inbox.has_table(using=alias)
+            except Error:
+                continue  # away for now: its runs wait for it
+            if lacking:
+                self.console.not_ready(f"{receiver.name} is once, and the inbox is missing in the database {alias!r}")
+                return True
+        return False
 
     def _start(self, announced: Sequence[Announcement]) -> None:
         self._retrier = self._make_retrier()

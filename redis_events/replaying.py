@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.db.models import Q, QuerySet
 
-from . import announcements, floors, held
+from . import announcements, floors, held, inbox
 from .codec import Document, decode
 from .conf import glob
 from .events import now
@@ -136,7 +136,7 @@ class Replay:
         done = None if self.dry_run else asked.progress().filter(channel=channel).first()
         start = floors.after(done.floor) if done else asked.start
         while page := transport.browse(channel, start=start, end=asked.end, limit=self._page):
-            rows = {_identity(row): row for row in self._rows(page, asked)}
+            rows = self._without_done({_identity(row): row for row in self._rows(page, asked)}, asked)
             with transaction.atomic(using=asked.alias):  # the rows and how far they go: both or neither
                 self._write(list(rows.values()), asked.alias)
                 self._note(asked, channel, page[-1].id)
@@ -148,6 +148,15 @@ class Replay:
             document = self._document(delivery)
             if document and table.match(delivery.channel, document.envelope.type) and asked.wants(document):
                 yield _row(asked.to, delivery, document)
+
+    def _without_done(self, rows: dict[Identity, HeldDelivery], asked: Request) -> dict[Identity, HeldDelivery]:
+        """Without those a `once` receiver has an inbox entry for: run again, they would do nothing."""
+        if not asked.to.once:
+            return rows
+        digests = {inbox.digest(*each, group_name(asked.to), asked.to.name): each for each in rows}
+        done = inbox.found(digests, using=asked.alias)
+        self.left["done already, and once"] += len(done)
+        return {identity: rows[identity] for digest, identity in digests.items() if digest not in done}
 
     def _document(self, delivery: Delivery) -> Document | None:
         id = f"{delivery.channel}/{delivery.id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 from django.db import Error, close_old_connections, connections
 
@@ -14,8 +15,9 @@ from .conf import conf
 from .events import now
 from .exceptions import DecodeError, Unfinished
 from .models import HeldDelivery
+from .once import OnceRunner
 from .registry import Receiver
-from .retry import DEAD, default_retry
+from .retry import DEAD, DONE, default_retry
 from .runner import AsyncRunner, Result, Run, call_all, is_stranded, log_failure
 from .signals import event_settled
 from .transports.base import Delivery
@@ -31,6 +33,7 @@ class Retrier:
         self._aliases = held.aliases(receivers)
         self._async = AsyncRunner()
         self._stopping = threading.Event()
+        self._once = OnceRunner(self._stopping)
         self._away: set[str] = set()
         self._running: tuple[HeldDelivery, str] | None = None
         self._hand = threading.Lock()
@@ -88,13 +91,14 @@ class Retrier:
         if not held.claim(row, using=alias):
             return False
         self._running = row, alias
-        result = self._result(row)
+        result = self._result(row, alias)
         with self._hand:  # a renewal that comes later would move the time of the next run
             self._running = None
         if is_stranded(result):
             self._stranded.append((row, alias))
             return False
-        held.finish(row, result.verdict, result.error, using=alias)
+        if result.error or not _is_once(result.run.receiver):
+            held.finish(row, result.verdict, result.error, using=alias)
         if result.error:
             log_failure(result)
         event_settled.send_robust(Retrier, results=[result])
@@ -107,14 +111,14 @@ class Retrier:
                 held.release(row, using=alias)
                 self._stranded.remove((row, of))
 
-    def _result(self, row: HeldDelivery) -> Result:
+    def _result(self, row: HeldDelivery, alias: str) -> Result:
         try:
             self._refuse_another(row)
             document = decode(bytes(row.raw), channel=row.channel, id=row.event_id)
         except (Unfinished, DecodeError) as error:  # it was an event once: MAX_EVENT_BYTES may be smaller now
             document = plain(bytes(row.raw), channel=row.channel, id=row.event_id)
             return Result(self._run_of(row, document), DEAD, error, 0.0)
-        return self._call(self._run_of(row, document), durable=bool(row.entry_id))
+        return self._call(self._run_of(row, document), row, alias)
 
     def _refuse_another(self, row: HeldDelivery) -> None:
         """Raise Unfinished when every run was begun: the claim counted them, the last one never said what it became."""
@@ -132,7 +136,12 @@ class Retrier:
             replayed=row.replayed,
         )
 
-    def _call(self, run: Run, *, durable: bool) -> Result:
+    def _call(self, run: Run, row: HeldDelivery, alias: str) -> Result:
+        """A `once` receiver's row goes in the transaction of its effect; the others' is finished after the run."""
+        durable = bool(row.entry_id)
+        if _is_once(run.receiver):
+            done = partial(held.finish, row, DONE, None, using=alias)
+            return self._once.call(run, durable=durable, and_then=done)
         run_all = self._async.call_all if run.receiver.is_async else call_all
         return run_all([run], durable=durable)[0]
 
@@ -153,3 +162,7 @@ class Retrier:
         if alias not in self._away:
             logger.error("held deliveries in %r cannot be read, retries wait: %s", alias, held.complaint(error))
         self._away.add(alias)
+
+
+def _is_once(receiver: Receiver) -> bool:
+    return receiver.once and not receiver.is_async

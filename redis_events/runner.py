@@ -6,13 +6,15 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 from asgiref.sync import sync_to_async
 from django.db import InterfaceError, OperationalError, close_old_connections, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.transaction import Atomic
 
 from . import deadlines, held
 from .codec import Document
@@ -33,6 +35,10 @@ class _Here(threading.local):
 
 
 _here = _Here()
+
+
+class Surrounding(Atomic):
+    """The transaction around the runs of a `once` receiver: while they run, it is open on purpose."""
 
 
 class Run(msgspec.Struct, frozen=True, gc=False):
@@ -64,15 +70,22 @@ def group_name(receiver: Receiver) -> str:
 
 def call_all(runs: Iterable[Run], *, durable: bool) -> list[Result]:
     """Run plain receivers, one after the other."""
+    with event_restored():
+        return [call(run, durable=durable) for run in runs]
+
+
+@contextmanager
+def event_restored() -> Iterator[None]:
+    """Outside of its receiver an event is not the current one. Around many: after each run it would cost 0.13 µs."""
     before = current_event.get()
     try:
-        return [call(run, durable=durable) for run in runs]
+        yield
     finally:
-        current_event.set(before)  # once: taking it back after every run costs 0.13 µs each
+        current_event.set(before)
 
 
 def call(run: Run, *, durable: bool) -> Result:
-    """Run one receiver and judge it. The only place where a receiver's exceptions are caught."""
+    """Run one receiver and judge it, in ``event_restored``. The only place where a receiver's exceptions are caught."""
     began = time.perf_counter()
     receiver = run.receiver
     timed = _timed(run) if receiver.timeout else None
@@ -87,7 +100,7 @@ def call(run: Run, *, durable: bool) -> Result:
                 _refuse_open_transactions()
     except (Exception, SystemExit) as error:  # sys.exit() in a receiver, or in a command it calls, fails one run
         _roll_back_open_transactions()
-        return _judged(run, error, began, durable)
+        return judged(run, error, began, durable)
     finally:
         if timed:
             timed.end()
@@ -126,8 +139,12 @@ def _connections() -> Sequence[BaseDatabaseWrapper]:
 
 def _is_left_open(connection: BaseDatabaseWrapper) -> bool:
     if connection.in_atomic_block:
-        return not all(getattr(block, "_from_testcase", False) for block in connection.atomic_blocks)
+        return not all(map(_is_meant, connection.atomic_blocks))
     return bool(connection.autocommit != connection.settings_dict["AUTOCOMMIT"])
+
+
+def _is_meant(block: Atomic) -> bool:
+    return isinstance(block, Surrounding) or getattr(block, "_from_testcase", False)
 
 
 async def acall(run: Run, *, durable: bool) -> Result:
@@ -139,7 +156,7 @@ async def acall(run: Run, *, durable: bool) -> Result:
         current_event.set(event)  # its task has a context of its own
         await run.receiver.function(event)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # nobody cancels a run but its own code
-        return _judged(run, error, began, durable)
+        return judged(run, error, began, durable)
     finally:
         if timed:
             timed.end()
@@ -152,7 +169,8 @@ def _timed(run: Run) -> Timed:
     return deadlines.begin(what, run.receiver.timeout or 0.0)
 
 
-def _judged(run: Run, error: BaseException, began: float, durable: bool) -> Result:
+def judged(run: Run, error: BaseException | None, began: float, durable: bool) -> Result:
+    """The result of a run that began at ``began`` (``time.perf_counter``) and ended with ``error``."""
     verdict = judge(error, attempt=run.attempt, retry=run.receiver.retry, durable=durable)
     return Result(run, verdict, error, time.perf_counter() - began)
 

@@ -19,12 +19,13 @@ from typing import Any, ClassVar
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.conf import settings
+from django.db import transaction
 from django.test.utils import override_settings
 
-from . import batch
+from . import batch, held
 from .codec import decode
 from .events import Event, current_event, new_id
-from .registry import Table, all_receivers
+from .registry import Receiver, Table, all_receivers
 from .routing import replaced
 from .transports.base import Delivery, Outgoing, Subscription, Transport
 
@@ -107,7 +108,7 @@ class CapturedEvents:
             self._delivered[id(outgoing)] = outgoing
             document = decode(outgoing.body, channel=outgoing.channel)
             for receiver in table.match(outgoing.channel, document.envelope.type):
-                _run(receiver.function, document.read(receiver.data_type), is_async=receiver.is_async)
+                _run(receiver, document.read(receiver.data_type))
                 runs += 1
         return runs
 
@@ -124,13 +125,16 @@ def _fits(event: Event[Any], type: str, attributes: dict[str, Any]) -> bool:
     return (not type or event.type == type) and all(getattr(event, name) == wanted[name] for name in wanted)
 
 
-def _run(function: Any, event: Event[Any], *, is_async: bool) -> None:
+def _run(receiver: Receiver, event: Event[Any]) -> None:
     token = current_event.set(event)
     try:
-        if is_async:
-            async_to_sync(function)(event)
+        if receiver.is_async:
+            async_to_sync(receiver.function)(event)
+        elif receiver.once:
+            with transaction.atomic(using=receiver.using or held.default_alias()):
+                receiver.function(event)
         else:
-            function(event)
+            receiver.function(event)
     finally:
         current_event.reset(token)
 

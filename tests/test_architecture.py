@@ -22,7 +22,7 @@ FLOORS = (
     ("exceptions", "conf"),
     ("events", "codec", "retry", "signals", "wording", "transports.base"),
     (
-        "registry", "models", "snapshot", "batch", "held", "runner", "sender", "routing", "deadlines",
+        "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing", "deadlines",
         "announcements", "heartbeat", "floors",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 import pytest
 from django.core.checks import CheckMessage, run_checks
-from django.db import models
+from django.db import connections, models
 from django.test.utils import isolate_apps
 
 from redis_events import Event, ModelPublisher, Retry, checks, event, publishes, receives
@@ -424,8 +424,50 @@ def test_checking_opens_no_socket(ids: Any, monkeypatch: pytest.MonkeyPatch) -> 
     found(deploy=True)
 
 
-def test_e015_once_on_a_stream_is_not_promised_yet(ids: Any) -> None:
-    receives("orders", once=True)(receiver)
-    stream = {"orders": {"TRANSPORT": "stream"}}
-    assert ids(SERVICE="shop", LOCATION="redis://localhost", CHANNELS=stream) == ["E015"]
+def stream_once(ids: Any, **options: Any) -> list[str]:
+    receives("orders", once=True, **options)(receiver)
+    return list(ids(SERVICE="shop", LOCATION="redis://localhost", CHANNELS={"orders": {"TRANSPORT": "stream"}}))
+
+
+def test_once_on_a_stream_is_fine(ids: Any) -> None:
+    assert stream_once(ids) == []
     assert ids(CHANNELS={}) == ["W002"]
+
+
+def test_e019_a_database_that_cannot_say_which_rows_an_insert_made(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sqlite3.sqlite_version_info", (3, 34, 1))
+    assert stream_once(ids) == ["E019"]
+
+
+def test_e019_a_database_of_another_vendor(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(connections["default"]), "vendor", "oracle")
+    assert stream_once(ids) == ["E019"]
+
+
+class KeepsUsOut:
+    """Lets no table of redis_events into `other`."""
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        return False if (db, app_label) == ("other", "redis_events") else None
+
+
+class PutsUsElsewhere:
+    """Puts the tables of redis_events in `other`."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "other" if model._meta.app_label == "redis_events" else None
+
+
+def test_e020_a_database_a_router_keeps_the_inbox_out_of(ids: Any, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [KeepsUsOut()]
+    assert stream_once(ids, using="other") == ["E020"]
+
+
+def test_w014_a_router_moves_the_transaction_where_nobody_said(ids: Any, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [PutsUsElsewhere()]
+    assert stream_once(ids) == ["W014"]
+    assert stream_once(ids, using="other") == []
+
+
+def test_a_once_receiver_whose_database_nobody_knows_is_an_e008_alone(ids: Any) -> None:
+    assert stream_once(ids, using="nowhere") == ["E008"]

@@ -1,4 +1,7 @@
-"""Three tables of one shape: nobody publishes the first, redis_events the second, a hand-written receiver the third."""
+"""Three tables of one shape: nobody publishes the first, redis_events the second, a hand-written receiver the third.
+
+And one that receivers write to.
+"""
 
 from django.db import models
 
@@ -25,3 +28,10 @@ class PublishedOrder(Order):
 
 class HandPublishedOrder(Order):
     pass
+
+
+class Note(models.Model):
+    """The row of a receiver that writes one."""
+
+    number = models.IntegerField()
+    status = models.CharField(max_length=20)

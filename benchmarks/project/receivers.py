@@ -1,7 +1,10 @@
 """What the measured listener runs: it looks into the data, as the raw loop does, and counts."""
 
-from benchmarks.event import CHANNEL, STREAM, TYPE
+import os
+
+from benchmarks.event import CHANNEL, ONCE, STREAM, TYPE
 from benchmarks.meter import Meter
+from benchmarks.project.models import Note
 from redis_events import Event, receives
 
 hit = Meter.from_environment().hit
@@ -15,3 +18,11 @@ def count(event: Event) -> None:
 @receives(STREAM, types=TYPE)
 def count_stream(event: Event) -> None:
     hit(event.data["sent"])
+
+
+if kind := os.environ.get("BENCH_ONCE"):
+
+    @receives(f"{ONCE}.{kind}", types=TYPE, once=kind == "1")
+    def write(event: Event) -> None:
+        Note.objects.create(number=event.data["id"], status=event.data["status"])
+        hit(event.data["sent"])

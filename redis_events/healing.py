@@ -27,7 +27,7 @@ from .models import ChannelState, OutboxEvent
 from .presence import Stream, look, missing, text
 from .transports.client import Command, ErrorReply, Wire, refused
 from .transports.roads import is_error
-from .transports.scripts import ADVANCE
+from .transports.scripts import ADVANCE, TRIM
 from .transports.trimming import CUT_MARK
 from .wording import counted, one_line
 
@@ -77,6 +77,8 @@ class Healing:
     """Whether no relay had looked after the channel before: then nothing is known to be lost."""
     in_flight: int | None = None
     """The greatest primary key that was unsent at the first scan; None before it."""
+    until: Id = NOTHING
+    """The greatest id that may have been lost: what is sent again gets a greater one, and is not scanned again."""
     is_scanned: bool = False
     at: sent.Place = (0, 0, -1)
     sent_again: int = 0
@@ -228,6 +230,7 @@ class Healer:
         """
         self._prepare(wire, channel, healing)
         if healing.in_flight is None:
+            healing.until = max(_now(wire), sent.greatest(channel, using=self.using))
             healing.in_flight = sent.last_unsent(channel, using=self.using)
         if not healing.is_scanned:
             healing.is_scanned = self._scan(wire, channel, healing)
@@ -260,9 +263,9 @@ class Healer:
 
     def _scan(self, wire: Wire, channel: str, healing: Healing) -> bool:
         """Whether every row from the start on was found in the stream or sent again; else it goes on from there."""
-        deadline, until = time.monotonic() + HEAL_FOR, sent.greatest(channel, using=self.using)
+        deadline = time.monotonic() + HEAL_FOR
         healing.at = max(healing.at, healing.start)
-        while rows := sent.page(channel, healing.at, until=until, using=self.using):
+        while rows := sent.page(channel, healing.at, until=healing.until, using=self.using):
             for chunk in sent.chunks(rows):
                 if not self._send_again(wire, channel, healing, missing(wire, channel, chunk)):
                     return False
@@ -275,7 +278,7 @@ class Healer:
         """Whether all of these were sent again: not those that another relay has in hand, or that have no room."""
         if not rows:
             return True
-        room = _room(wire, channel, len(rows))
+        room = self._room(wire, channel, healing, len(rows))
         with transaction.atomic(using=self.using):
             claimed = sent.claim(rows, using=self.using)[:room]
             before = [sent.entry_id(row) for row in claimed]
@@ -291,6 +294,17 @@ class Healer:
         healing.sent_again += len(moved)
         healing.again.update(group for _, old, _ in moved for group, at in healing.floors.items() if at < old)
         return len(moved) == len(rows)
+
+    def _room(self, wire: Wire, channel: str, healing: Healing, wanted: int) -> int:
+        """How many may be added below MAX_LENGTH, at most ``wanted``. What all groups have settled makes room."""
+        most = announcements.max_length(channel, announcements.read(wire))
+        if most is None:
+            return wanted
+        name = conf.redis_name(channel)
+        room: int = most - wire.call([("XLEN", name)])[0]
+        if room < wanted and healing.floors:  # without a group all of it would go
+            room += wire.call([("EVAL", TRIM, 1, name, text(_now(wire)))])[0]
+        return max(0, min(wanted, room))
 
     # -------------------------------------------------------------- how far all is well
 
@@ -338,13 +352,11 @@ def _floor(stream: Stream, group: str, stored: Stored) -> Id:
     return max(stream.floors[group], min(first, stored.mark or NOTHING))
 
 
-def _room(wire: Wire, channel: str, wanted: int) -> int:
-    """How many entries may be added below MAX_LENGTH, at most ``wanted``."""
-    most = announcements.max_length(channel, announcements.read(wire))
-    if most is None:
-        return wanted
-    length = wire.call([("XLEN", conf.redis_name(channel))])[0]
-    return wanted if is_error(length) else max(0, min(wanted, most - length))
+def _now(wire: Wire) -> Id:
+    """The greatest id an entry can have by the server's clock; by ours where it may not be asked."""
+    answer = wire.call([("TIME",)])[0]
+    seconds = time.time() if is_error(answer) else int(answer[0]) + int(answer[1]) / 1e6
+    return int(seconds * 1000), sent.MOST
 
 
 def _tell(channel: str, healing: Healing) -> None:

@@ -12,6 +12,7 @@ from .models import OutboxEvent
 
 PAGE = 500
 """Rows looked at in one round trip."""
+PURGED_AT_ONCE = 1_000
 CHUNK_BYTES = 2**20
 """Bytes of events in one round trip: with a transaction around it, that stays under a second."""
 MOST = 2**63 - 1
@@ -107,6 +108,24 @@ def discard(channel: str, low: Id, until: Id, *, using: str) -> int:
     """Mark what was sent above ``low`` and up to ``until`` as removed on purpose; how many rows."""
     rows = _up_to(until, _live(using, channel).filter(_above((*low, MOST))))
     return rows.update(discarded=True)
+
+
+def count_live(channel: str, *, using: str) -> int:
+    """The rows of a channel that are not discarded, sent or not."""
+    return OutboxEvent.objects.using(using).filter(channel=channel, discarded=False).count()
+
+
+def discard_all(channel: str, *, using: str) -> int:
+    """Mark every row the channel has now as removed on purpose, sent or not; how many.
+
+    What a sender has in hand is waited for. In pieces, so that nobody else waits long.
+    """
+    rows = OutboxEvent.objects.using(using).filter(channel=channel, discarded=False).order_by("pk")
+    last = rows.values_list("pk", flat=True).last() or 0
+    done = 0
+    while ids := list(rows.filter(pk__lte=last).values_list("pk", flat=True)[:PURGED_AT_ONCE]):
+        done += OutboxEvent.objects.using(using).filter(pk__in=ids, discarded=False).update(discarded=True)
+    return done
 
 
 def _sent(using: str, channel: str) -> QuerySet[OutboxEvent]:

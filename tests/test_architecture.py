@@ -28,8 +28,10 @@ FLOORS = (
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",
     ),
-    ("publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "healing",
-     "inspection"),
+    (
+        "publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "healing",
+        "purging", "inspection",
+    ),
     ("console",),
     ("process",),
     ("__init__", "apps", "admin", "checks", "testing", "pytest_plugin", "management"),

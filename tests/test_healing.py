@@ -24,13 +24,17 @@ from redis_events.conf import conf
 from redis_events.events import now
 from redis_events.exceptions import TransportError
 from redis_events.healing import Healer
+from redis_events.listening import Listener
 from redis_events.models import ChannelState, OutboxEvent
+from redis_events.transports import claims
+from redis_events.transports.base import Subscription
 from redis_events.transports.client import Wire
 from redis_events.transports.groups import Groups
 from redis_events.transports.keeper import Recorder
 from redis_events.transports.roads import delivery
+from redis_events.transports.stream import StreamTransport
 from redis_events.transports.trimming import Trimmer
-from tests.listeners import receiver
+from tests.listeners import document, receiver
 from tests.servers import Server, needs, wait_for
 
 LONG = bool(os.environ.get("LONG"))
@@ -549,6 +553,51 @@ def test_a_flush_between_two_looks_does_not_move_the_mark(shop: Shop, monkeypatc
     shop.poll()
     monkeypatch.undo()
     shop.finish("shop")
+
+
+# ------------------------------------------------------------------ what a listener does with an entry sent again
+
+
+def again(shop: Shop, data: str, settled: str) -> bytes:
+    return shop.client.xadd(shop.stream, {"event": document(data), "settled": settled})  # type: ignore[return-value]
+
+
+def test_a_listener_runs_nothing_for_what_its_group_had_settled_and_settles_it(shop: Shop) -> None:
+    for data, settled in (("1", "shop"), ("2", "other shop more"), ("3", "shop2 ashop shop:search"), ("4", "")):
+        again(shop, data, settled)
+    shop.client.xadd(shop.stream, {"event": document("5")})
+    seen: list[str] = []
+    listener = Listener(StreamTransport(conf.LOCATION), [receiver(lambda event: seen.append(event.data), CHANNEL)])
+    listener.connect()
+    listener.run(drain=True)
+    assert seen == ["3", "4", "5"]
+    assert (listener.settled, listener.counts.total()) == (5, 3)
+    (group,) = shop.client.xinfo_groups(shop.stream)
+    assert (group["pending"], group["last-delivered-id"]) == (0, _last(shop))
+
+
+def test_what_was_sent_again_may_have_run_before(shop: Shop) -> None:
+    found = [
+        delivery(CHANNEL, group, b"1-0", [b"event", b"x", b"settled", b"shop other"]) for group in ("shop", "", "o")
+    ]
+    assert [each.is_settled for each in found] == [True, False, False]
+    assert all(each.is_repeated and each.is_document and each.body == b"x" for each in found)
+    usual = delivery(CHANNEL, "shop", b"1-0", [b"event", b"x"])
+    assert not (usual.is_settled or usual.is_repeated)
+
+
+@pytest.mark.parametrize("owner", ["gone", "own"])
+def test_it_is_known_as_settled_on_every_way_in(shop: Shop, owner: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "SILENCE", 0.0)
+    again(shop, "1", "shop")
+    transport = StreamTransport(conf.LOCATION)
+    shop.client.xgroup_create(shop.stream, "shop", "0")
+    shop.client.xreadgroup("shop", transport.consumer if owner == "own" else "gone", {shop.stream: ">"})
+    transport.subscribe([Subscription(channel=CHANNEL, group="shop")])
+    found = wait_for(lambda: transport.receive(limit=10, timeout=0.1))
+    transport.close()
+    assert [each.is_settled for each in found] == [True]
+    assert not StreamTransport(conf.LOCATION).browse(CHANNEL)[0].is_settled
 
 
 # ------------------------------------------------------------------ removed on purpose

@@ -29,6 +29,7 @@ class ChannelConf:
 
     name: str
     TRANSPORT: str = "pubsub"
+    OUTBOX: bool = False
     RETENTION: float | None = None
     MAX_LENGTH: int | None = None
 
@@ -129,6 +130,7 @@ def _transport(value: Any) -> str:
 
 CHANNEL_READERS: dict[str, Callable[[Any], Any]] = {
     "TRANSPORT": _transport,
+    "OUTBOX": _flag,
     "RETENTION": _seconds,
     "MAX_LENGTH": _optional_count,
 }
@@ -149,7 +151,10 @@ def _channel(name: Any, entry: Any) -> ChannelConf:
     for key in entry:
         if key not in CHANNEL_READERS:
             raise _At(place, f"unknown setting {key!r}.", suggest(key, tuple(CHANNEL_READERS)))
-    return ChannelConf(name=name, **{key: _read_at(f'{place}["{key}"]', key, entry[key]) for key in entry})
+    read = {key: _read_at(f'{place}["{key}"]', key, entry[key]) for key in entry}
+    if read.get("OUTBOX") and read.setdefault("TRANSPORT", "stream") != "stream":
+        raise _At(f'{place}["TRANSPORT"]', "must be stream, or left out, where OUTBOX is True.")
+    return ChannelConf(name=name, **read)
 
 
 def _read_at(place: str, key: str, value: Any) -> Any:

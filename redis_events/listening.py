@@ -172,6 +172,8 @@ class Listener:
             table, is_whole = self._tables[group], group not in self._absent
             with_data = table.has_one_untyped(channel)
             for delivery in part:
+                if delivery.is_settled:
+                    continue
                 try:
                     document = _document(delivery, with_data)
                 except DecodeError as error:

@@ -23,12 +23,15 @@ FLOORS = (
     ("events", "codec", "retry", "signals", "wording", "transports.base"),
     (
         "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing", "deadlines",
-        "announcements", "heartbeat", "floors",
+        "announcements", "heartbeat", "floors", "sent", "presence",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",
     ),
-    ("publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "inspection"),
+    (
+        "publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "healing",
+        "purging", "inspection",
+    ),
     ("console",),
     ("process",),
     ("__init__", "apps", "admin", "checks", "testing", "pytest_plugin", "management"),

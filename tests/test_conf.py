@@ -121,6 +121,11 @@ WRONG = [
     ({"CHANNELS": {1: {}}}, 'REDIS_EVENTS["CHANNELS"]["1"]: is not a channel name'),
     ({"CHANNELS": {"redis-events:x": {}}}, 'REDIS_EVENTS["CHANNELS"]["redis-events:x"]: is not a channel name'),
     ({"CHANNELS": {"c": {"TRANSPROT": "pubsub"}}}, '["CHANNELS"]["c"]: unknown setting \'TRANSPROT\'. Did you mean'),
+    ({"CHANNELS": {"c": {"OUTBOX": 1}}}, 'REDIS_EVENTS["CHANNELS"]["c"]["OUTBOX"]: must be True or False'),
+    (
+        {"CHANNELS": {"c": {"OUTBOX": True, "TRANSPORT": "pubsub"}}},
+        'REDIS_EVENTS["CHANNELS"]["c"]["TRANSPORT"]: must be stream, or left out, where OUTBOX is True.',
+    ),
     ({"CHANNELS": {"c": {"TRANSPORT": "pubsubb"}}}, '["CHANNELS"]["c"]["TRANSPORT"]: is unknown: \'pubsubb\'. Did you'),
 ]
 
@@ -134,6 +139,15 @@ def test_a_mistake_is_told_with_its_place_and_what_was_meant(given: Any, value: 
     with pytest.raises(ConfigurationError) as caught:
         _ = conf.PREFIX
     assert isinstance(caught.value, ImproperlyConfigured)
+
+
+def test_a_channel_with_an_outbox_is_a_stream(given: Any) -> None:
+    given({"CHANNELS": {"a": {"OUTBOX": True}, "b": {"OUTBOX": True, "TRANSPORT": "stream"}, "c": {"OUTBOX": False}}})
+    assert [(each.OUTBOX, each.TRANSPORT) for each in conf.CHANNELS.values()] == [
+        (True, "stream"),
+        (True, "stream"),
+        (False, "pubsub"),
+    ]
 
 
 def test_every_mistake_is_found_at_once(given: Any) -> None:

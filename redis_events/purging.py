@@ -1,0 +1,60 @@
+"""Emptying a channel on purpose: its rows are discarded first, else healing would bring everything back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import floors, sent
+from .conf import conf
+from .transports.client import Wire, refused
+from .transports.roads import is_error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Purge:
+    """What was removed, or would be: rows of the outbox, entries of the stream."""
+
+    rows: int
+    entries: int
+
+
+def count(channel: str, *, using: str) -> Purge:
+    """What a purge would remove at this moment. Raises TransportError and django.db.Error."""
+    wire = Wire(conf.LOCATION, timeout=5.0)
+    try:
+        entries = _call(wire, "XLEN", conf.redis_name(channel))
+        return Purge(rows=sent.count_live(channel, using=using), entries=entries)
+    finally:
+        wire.close()
+
+
+def purge(channel: str, *, using: str) -> Purge:
+    """Remove all that the channel holds now; what is published meanwhile stays. Groups stay where they are.
+
+    The end of the stream is looked at first: whatever stands before it has a row that can be seen. Broken off, it
+    leaves discarded rows and entries that are still delivered; begun again, it removes those too. Raises TransportError
+    and django.db.Error.
+    """
+    name = conf.redis_name(channel)
+    wire = Wire(conf.LOCATION, timeout=5.0)
+    try:
+        last = _last_id(wire, name)
+        rows = sent.discard_all(channel, using=using)
+        return Purge(rows=rows, entries=_call(wire, "XTRIM", name, "MINID", floors.after(last)) if last else 0)
+    finally:
+        wire.close()
+
+
+def _last_id(wire: Wire, name: str) -> str | None:
+    if not _call(wire, "EXISTS", name):
+        return None
+    facts = _call(wire, "XINFO", "STREAM", name)
+    return str(dict(zip(facts[::2], facts[1::2], strict=True))[b"last-generated-id"].decode())
+
+
+def _call(wire: Wire, *command: object) -> Any:
+    answer = wire.call([command])[0]
+    if is_error(answer):
+        raise refused(wire.location, str(answer))
+    return answer

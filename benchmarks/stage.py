@@ -36,12 +36,20 @@ class SideError(Exception):
 class Side:
     """One measured process; its standard output is the protocol, its standard error is kept for the error."""
 
-    def __init__(self, arguments: Sequence[str], *, environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: dict[str, str],
+        log: Path,
+        python: str | Path = sys.executable,
+        deadline: float = DEADLINE,
+    ) -> None:
         self.arguments = arguments
         self.log = log
         with log.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [str(python), *arguments],
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
@@ -49,7 +57,7 @@ class Side:
                 stderr=errors,
                 text=True,
             )
-        self.alarm = threading.Timer(DEADLINE, self.process.kill)
+        self.alarm = threading.Timer(deadline, self.process.kill)
         self.alarm.start()
 
     def wait_for_line(self, start: str) -> str:
@@ -110,12 +118,23 @@ class Stage:
 
     @contextmanager
     def start(
-        self, arguments: Sequence[str], *, database: str = "sqlite", without_us: bool = False, **options: int
+        self,
+        arguments: Sequence[str],
+        *,
+        database: str = "sqlite",
+        without_us: bool = False,
+        python: str | Path = sys.executable,
+        deadline: float = DEADLINE,
+        **options: int,
     ) -> Iterator[Side]:
-        """A process of the bench project, stopped on leaving; `options` become BENCH_… variables."""
+        """A process of the bench project, stopped on leaving and killed after `deadline` seconds.
+
+        `options` become BENCH_… variables.
+        """
         environment = self._environment(database, without_us=without_us)
         environment |= {f"BENCH_{name.upper()}": str(value) for name, value in options.items()}
-        side = Side(arguments, environment=environment, log=self.folder / f"stderr-{next(self.numbers)}.log")
+        log = self.folder / f"stderr-{next(self.numbers)}.log"
+        side = Side(arguments, environment=environment, log=log, python=python, deadline=deadline)
         try:
             yield side
         finally:

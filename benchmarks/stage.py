@@ -77,6 +77,10 @@ class Side:
         """The memory it has in RAM now, in MiB."""
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
+    def descriptors(self) -> int:
+        """How many files and sockets it has open now."""
+        return psutil.Process(self.process.pid).num_fds()
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 5 s."""
         self.alarm.cancel()
@@ -91,7 +95,8 @@ class Side:
 class Stage:
     """A context: servers are started on entering and gone after it, with everything they wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quick: bool = False) -> None:
+        self.is_quick = is_quick
         self.numbers = count(1)
 
     def __enter__(self) -> Self:
@@ -109,11 +114,17 @@ class Stage:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def run(self, side: str, *, database: str = "sqlite", without_us: bool = False, **options: int) -> dict[str, Any]:
-        """Run `benchmarks.sides.<side>` to its end and return the JSON it printed."""
-        with self.start(
-            ("-m", f"benchmarks.sides.{side}"), database=database, without_us=without_us, **options
-        ) as process:
+    def long(self, events: int) -> int:
+        """How many events a long run has: a tenth of what it should have where it has to be quick."""
+        return events // 10 if self.is_quick else events
+
+    def clear(self) -> None:
+        """Leave nothing on the server."""
+        self.server.client().flushall()
+
+    def run(self, side: str, **options: Any) -> dict[str, Any]:
+        """Run `benchmarks.sides.<side>` to its end and return the JSON it printed; `options` are those of `start`."""
+        with self.start(("-m", f"benchmarks.sides.{side}"), **options) as process:
             return process.result()
 
     @contextmanager
@@ -141,9 +152,9 @@ class Stage:
             side.stop()
 
     @contextmanager
-    def listening(self, arguments: Sequence[str], *, warm: int, events: int) -> Iterator[Side]:
-        """A listener of either kind that has said that it listens, its meter set."""
-        with self.start(arguments, warm=warm, events=events) as side:
+    def listening(self, arguments: Sequence[str], *, warm: int, events: int, **options: Any) -> Iterator[Side]:
+        """A listener of either kind that has said that it listens, its meter set; `options` are those of `start`."""
+        with self.start(arguments, warm=warm, events=events, **options) as side:
             side.wait_for_line("Listening on")
             yield side
 

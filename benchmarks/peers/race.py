@@ -1,57 +1,61 @@
-"""One round: ours, then each peer in turn, each on an empty server."""
+"""One round: ours and a peer, ours and the next peer …, each on an empty server."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 
 from benchmarks.event import CHANNEL
 from benchmarks.measurement import Measurement, Sample
 from benchmarks.peers.contestants import Contestant, Peer
-from benchmarks.stage import Stage
+from benchmarks.stage import Side, Stage
 from tests.servers import wait_for
 
 
 def race(peers: Sequence[Peer]) -> Measurement:
     """The measurement of `peers` beside ours."""
     return Measurement(
-        name="ours and " + ", ".join(peer.contestant.runner for peer in peers),
-        rows=tuple(peer.row for peer in peers),
+        name=", ".join(peer.contestant.runner for peer in peers),
+        rows=tuple(row for peer in peers for row in peer.rows),
         run_round=partial(run_round, peers),
     )
 
 
 def run_round(peers: Sequence[Peer], stage: Stage) -> dict[str, Sample]:
-    ours = {contestant: per_second(stage, contestant) for contestant in dict.fromkeys(peer.ours for peer in peers)}
-    return {
-        peer.contestant.runner: Sample(ours=ours[peer.ours], raw=per_second(stage, peer.contestant)) for peer in peers
-    }
+    samples: dict[str, Sample] = {}
+    for peer in peers:
+        name = peer.contestant.runner
+        ours, theirs = measured(stage, peer.ours), measured(stage, peer.contestant)
+        samples[name] = Sample(ours=ours["per_second"], raw=theirs["per_second"])
+        samples[f"{name}-cpu"] = Sample(ours=ours["cpu_us"], raw=theirs["cpu_us"])
+    return samples
 
 
-def per_second(stage: Stage, contestant: Contestant) -> float:
-    """How many events a second its consumer hands to the receiver."""
-    stage.server.client().flushall()
+def measured(stage: Stage, contestant: Contestant) -> dict[str, float]:
+    """What the meter says of its consumer."""
+    stage.clear()
     return heard(stage, contestant) if contestant.is_pubsub else drained(stage, contestant)
 
 
-def drained(stage: Stage, contestant: Contestant) -> float:
+def drained(stage: Stage, contestant: Contestant) -> dict[str, float]:
     """From a backlog that it has published itself."""
     with begun(stage, contestant, "publish") as publisher:
         publisher.result()
     with begun(stage, contestant, "consume") as consumer:
-        return consumer.result()["per_second"]
+        return consumer.result()
 
 
-def heard(stage: Stage, contestant: Contestant) -> float:
+def heard(stage: Stage, contestant: Contestant) -> dict[str, float]:
     """While events are published faster than it can take them."""
     with begun(stage, contestant, "consume") as consumer:
         client = stage.server.client()
         wait_for(lambda: dict(client.pubsub_numsub(CHANNEL))[CHANNEL.encode()], timeout=20, what="a subscriber")
         stage.run("blast", events=contestant.warm + contestant.events)
-        return consumer.result()["per_second"]
+        return consumer.result()
 
 
-def begun(stage: Stage, contestant: Contestant, task: str):
+def begun(stage: Stage, contestant: Contestant, task: str) -> AbstractContextManager[Side]:
     """Its runner, at work on `task`."""
     return stage.start(
         ("-m", f"benchmarks.peers.runners.{contestant.runner}", task),

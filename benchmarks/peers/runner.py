@@ -17,7 +17,7 @@ URL = os.environ["BENCH_REDIS_URL"]
 Hit = Callable[[float], None]
 
 
-def run(*, publish: Callable[[Iterable[int]], object], consume: Callable[[Hit], object]) -> None:
+def run(*, publish: Callable[[range], object], consume: Callable[[Hit], object]) -> None:
     """Do what the command line asks for: publish an event for each number, or call `hit` with each one's time."""
     if sys.argv[1] == "consume":
         consume(Meter.from_environment().hit)

@@ -1,5 +1,7 @@
 """What the measured listener runs: it looks into the data, as the raw loop does, and counts."""
 
+import os
+
 from benchmarks.event import CHANNEL, STREAM, TYPE
 from benchmarks.meter import Meter
 from redis_events import Event, receives
@@ -15,3 +17,11 @@ def count(event: Event) -> None:
 @receives(STREAM, types=TYPE)
 def count_stream(event: Event) -> None:
     hit(event.data["sent"])
+
+
+def count_kind(event: Event) -> None:
+    hit(event.data["sent"])
+
+
+for number in range(int(os.environ.get("BENCH_PATTERNS", "0"))):
+    receives(STREAM, types=f"shop.kind{number}.*", name=f"kind{number}")(count_kind)

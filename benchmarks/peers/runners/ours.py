@@ -7,13 +7,23 @@ from collections.abc import Iterable
 
 import django
 from django.core.management import execute_from_command_line
+from django.db import transaction
 
 from benchmarks.event import STREAM, TYPE, order
 from benchmarks.peers.runner import Hit, run
 
+TOGETHER = 500
 
-def publish(numbers: Iterable[int]) -> None:
+
+def publish(numbers: range) -> None:
+    """In few transactions: it is done before every peer's turn."""
     django.setup()
+    for first in range(0, len(numbers), TOGETHER):
+        publish_together(numbers[first : first + TOGETHER])
+
+
+@transaction.atomic
+def publish_together(numbers: Iterable[int]) -> None:
     import redis_events
 
     for number in numbers:

@@ -119,8 +119,10 @@ class Stage:
         return events // 10 if self.is_quick else events
 
     def clear(self) -> None:
-        """Leave nothing on the server."""
+        """Leave nothing on the server, and nothing in the databases that remembers a stream on it."""
         self.server.client().flushall()
+        for name in self.databases:
+            self.run("forget", database=name)
 
     def run(self, side: str, **options: Any) -> dict[str, Any]:
         """Run `benchmarks.sides.<side>` to its end and return the JSON it printed; `options` are those of `start`."""

@@ -58,7 +58,7 @@ class Peer:
         )
 
 
-OURS = Contestant(runner="ours", environment="ours", events=40_000, warm=2_000)
+OURS = Contestant(runner="ours", environment="ours", events=80_000, warm=2_000)
 OURS_PUBSUB = Contestant(runner="ours", environment="ours", events=60_000, warm=2_000, is_pubsub=True)
 
 PEERS = (

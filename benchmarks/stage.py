@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -80,6 +81,10 @@ class Side:
     def descriptors(self) -> int:
         """How many files and sockets it has open now."""
         return psutil.Process(self.process.pid).num_fds()
+
+    def wait_until_old(self, seconds: float) -> None:
+        """Returns when it has lived that long."""
+        time.sleep(max(0.0, psutil.Process(self.process.pid).create_time() + seconds - time.time()))
 
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 5 s."""

@@ -7,7 +7,7 @@ import sys
 
 from benchmarks.measurement import run_rounds
 from benchmarks.peers.contestants import OURS, PEERS
-from benchmarks.peers.race import race
+from benchmarks.peers.race import beside
 from benchmarks.report import as_json, table
 from benchmarks.stage import Stage
 
@@ -37,7 +37,7 @@ def main() -> int:
     chosen = [peer for peer in PEERS if not options.names or peer.contestant.runner in options.names]
     here = [peer for peer in chosen if peer.contestant.is_here]
     with Stage() as stage:
-        results = run_rounds([race(here)], stage=stage, rounds=options.rounds, progress=say)
+        results = run_rounds(map(beside, here), stage=stage, rounds=options.rounds, progress=say)
     print(as_json(results) if options.json else table(results, other="peer"))
     for peer in chosen:
         if peer not in here:

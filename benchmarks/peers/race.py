@@ -1,8 +1,7 @@
-"""One round: ours and a peer, ours and the next peer …, each on an empty server."""
+"""Ours and a peer in turn, each on an empty server."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 
@@ -13,23 +12,18 @@ from benchmarks.stage import Side, Stage
 from tests.servers import wait_for
 
 
-def race(peers: Sequence[Peer]) -> Measurement:
-    """The measurement of `peers` beside ours."""
-    return Measurement(
-        name=", ".join(peer.contestant.runner for peer in peers),
-        rows=tuple(row for peer in peers for row in peer.rows),
-        run_round=partial(run_round, peers),
-    )
+def beside(peer: Peer) -> Measurement:
+    """The measurement of one peer: ours, then theirs."""
+    return Measurement(name=peer.contestant.runner, rows=peer.rows, run_round=partial(run_round, peer))
 
 
-def run_round(peers: Sequence[Peer], stage: Stage) -> dict[str, Sample]:
-    samples: dict[str, Sample] = {}
-    for peer in peers:
-        name = peer.contestant.runner
-        ours, theirs = measured(stage, peer.ours), measured(stage, peer.contestant)
-        samples[name] = Sample(ours=ours["per_second"], raw=theirs["per_second"])
-        samples[f"{name}-cpu"] = Sample(ours=ours["cpu_us"], raw=theirs["cpu_us"])
-    return samples
+def run_round(peer: Peer, stage: Stage) -> dict[str, Sample]:
+    ours, theirs = measured(stage, peer.ours), measured(stage, peer.contestant)
+    name = peer.contestant.runner
+    return {
+        name: Sample(ours=ours["per_second"], raw=theirs["per_second"]),
+        f"{name}-cpu": Sample(ours=ours["cpu_us"], raw=theirs["cpu_us"]),
+    }
 
 
 def measured(stage: Stage, contestant: Contestant) -> dict[str, float]:

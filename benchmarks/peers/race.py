@@ -11,6 +11,9 @@ from benchmarks.peers.contestants import Contestant, Peer
 from benchmarks.stage import Side, Stage
 from tests.servers import wait_for
 
+# A busy machine takes minutes where an idle one takes seconds.
+DEADLINE = 300.0
+
 
 def beside(peer: Peer) -> Measurement:
     """The measurement of one peer: ours, then theirs."""
@@ -56,4 +59,5 @@ def begun(stage: Stage, contestant: Contestant, task: str) -> AbstractContextMan
         python=contestant.python,
         warm=contestant.warm,
         events=contestant.events,
+        deadline=DEADLINE,
     )

@@ -1,8 +1,8 @@
-# make demo · test · lint · bench · test-all · test-pairs, each with ARGS="…" for the program behind it.
+# make demo · test · lint · bench · bench-peers · test-all · test-pairs, each with ARGS="…" for the program behind it.
 # Each makes what it needs in .venv first; a machine needs Python ≥ 3.11 with venv and pip, nothing else.
 .DEFAULT_GOAL := test
 .SECONDEXPANSION:
-.PHONY: demo test lint bench test-all test-pairs pairs
+.PHONY: demo test lint bench bench-peers test-all test-pairs pairs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Whatever the shell was set up for, this is another project.
@@ -26,6 +26,14 @@ lint: .venv/test.stamp
 
 bench: .venv/dev.stamp
 	@exec $(PYTHON) -m benchmarks $(ARGS)
+
+# Each in an environment of its own, all of one Python; a peer whose environment cannot be made is left out.
+PEERS = ours edx django-event-bus faststream celery
+PEER_PYTHONS = python3.13 python3.14 python3.12 python3.11 python3
+
+bench-peers: .venv/dev.stamp
+	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venvs/peers-%/stamp) || echo "Going on without those."
+	@exec $(PYTHON) -m benchmarks.peers $(ARGS)
 
 # $(call venv,FOLDER,PYTHONS): a virtual environment of the first of PYTHONS that will do.
 define venv
@@ -58,6 +66,15 @@ endef
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
 	$(call install,.venv,dev)
 	@touch .venv/demo.stamp .venv/test.stamp
+
+.PRECIOUS: .venvs/peers-%/stamp .venvs/peers-%/bin/python
+.venvs/peers-%/stamp: benchmarks/peers/requirements/%.txt | .venvs/peers-%/bin/python
+	@echo "Installing into .venvs/peers-$*: $<"
+	@.venvs/peers-$*/bin/python -m pip install --quiet --requirement $<
+	@touch $@
+
+.venvs/peers-%/bin/python:
+	$(call venv,.venvs/peers-$*,$(PEER_PYTHONS))
 
 # Python-Django-redis-py, each lane in an environment of its own; those whose Python is not here are left out.
 LANES = 3.11-5.2-6.4 3.11-5.2-8.1 3.12-6.0-7.4 3.12-6.1-8.1 3.13-5.2-8.1 3.13-6.1-8.1

@@ -31,13 +31,13 @@ def order(number: int) -> dict[str, Any]:
     }
 
 
-def envelope(number: int) -> dict[str, Any]:
+def envelope(number: int, *, type: str = TYPE) -> dict[str, Any]:
     """The whole document, with the id and time a hand-writer would give it."""
     return {
         "specversion": "1.0",
         "id": str(uuid.uuid4()),
         "source": "shop",
-        "type": TYPE,
+        "type": type,
         "subject": str(number),
         "time": datetime.now(UTC).isoformat(),
         "datacontenttype": "application/json",
@@ -45,6 +45,11 @@ def envelope(number: int) -> dict[str, Any]:
     }
 
 
-def encoded(number: int) -> bytes:
+def encoded(number: int, *, type: str = TYPE) -> bytes:
     """The bytes of event `number`."""
-    return json.dumps(envelope(number)).encode()
+    return json.dumps(envelope(number, type=type)).encode()
+
+
+def kind(number: int) -> str:
+    """One of many types: `number` says which."""
+    return f"shop.kind{number}.paid"

@@ -95,4 +95,5 @@ def run_rounds(
             progress(f"round {number}/{rounds}: {measurement.name}")
             for name, sample in measurement.run_round(stage).items():
                 results[name].samples.append(sample)
+                progress(f"  {name}: {results[name].row.compare(sample):.3g}")
     return [result for result in results.values() if result.samples]

@@ -8,13 +8,12 @@ from statistics import median
 
 from benchmarks.measurement import Result
 
-HEADINGS = ("measurement", "ours", "raw", "figure", "min–max", "goal", "")
 
-
-def table(results: Sequence[Result]) -> str:
-    """A table with one line per row, columns padded to the widest cell."""
-    lines = [HEADINGS, *(_cells(result) for result in results)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(HEADINGS))]
+def table(results: Sequence[Result], *, other: str = "raw") -> str:
+    """A table with one line per row, columns padded to the widest cell; `other` heads what ours is compared with."""
+    headings = ("measurement", "ours", other, "figure", "min–max", "goal", "")
+    lines = [headings, *(_cells(result) for result in results)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(headings))]
     return "\n".join(_padded(line, widths) for line in lines)
 
 

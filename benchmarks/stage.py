@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
@@ -36,12 +37,20 @@ class SideError(Exception):
 class Side:
     """One measured process; its standard output is the protocol, its standard error is kept for the error."""
 
-    def __init__(self, arguments: Sequence[str], *, environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        environment: dict[str, str],
+        log: Path,
+        python: str | Path = sys.executable,
+        deadline: float = DEADLINE,
+    ) -> None:
         self.arguments = arguments
         self.log = log
         with log.open("w") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, *arguments],
+                [str(python), *arguments],
                 cwd=ROOT,
                 env={**os.environ, **environment},
                 stdin=subprocess.PIPE,
@@ -49,7 +58,7 @@ class Side:
                 stderr=errors,
                 text=True,
             )
-        self.alarm = threading.Timer(DEADLINE, self.process.kill)
+        self.alarm = threading.Timer(deadline, self.process.kill)
         self.alarm.start()
 
     def wait_for_line(self, start: str) -> str:
@@ -69,6 +78,14 @@ class Side:
         """The memory it has in RAM now, in MiB."""
         return psutil.Process(self.process.pid).memory_info().rss / 2**20
 
+    def descriptors(self) -> int:
+        """How many files and sockets it has open now."""
+        return psutil.Process(self.process.pid).num_fds()
+
+    def wait_until_old(self, seconds: float) -> None:
+        """Returns when it has lived that long."""
+        time.sleep(max(0.0, psutil.Process(self.process.pid).create_time() + seconds - time.time()))
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL after 5 s."""
         self.alarm.cancel()
@@ -83,7 +100,8 @@ class Side:
 class Stage:
     """A context: servers are started on entering and gone after it, with everything they wrote."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quick: bool = False) -> None:
+        self.is_quick = is_quick
         self.numbers = count(1)
 
     def __enter__(self) -> Self:
@@ -101,30 +119,49 @@ class Stage:
     def __exit__(self, *exc_info: object) -> None:
         self._stack.close()
 
-    def run(self, side: str, *, database: str = "sqlite", without_us: bool = False, **options: int) -> dict[str, Any]:
-        """Run `benchmarks.sides.<side>` to its end and return the JSON it printed."""
-        with self.start(
-            ("-m", f"benchmarks.sides.{side}"), database=database, without_us=without_us, **options
-        ) as process:
+    def long(self, events: int) -> int:
+        """How many events a long run has: a tenth of what it should have where it has to be quick."""
+        return events // 10 if self.is_quick else events
+
+    def clear(self) -> None:
+        """Leave nothing on the server, and nothing in the databases that remembers a stream on it."""
+        self.server.client().flushall()
+        for name in self.databases:
+            self.run("forget", database=name)
+
+    def run(self, side: str, **options: Any) -> dict[str, Any]:
+        """Run `benchmarks.sides.<side>` to its end and return the JSON it printed; `options` are those of `start`."""
+        with self.start(("-m", f"benchmarks.sides.{side}"), **options) as process:
             return process.result()
 
     @contextmanager
     def start(
-        self, arguments: Sequence[str], *, database: str = "sqlite", without_us: bool = False, **options: int
+        self,
+        arguments: Sequence[str],
+        *,
+        database: str = "sqlite",
+        without_us: bool = False,
+        python: str | Path = sys.executable,
+        deadline: float = DEADLINE,
+        **options: int,
     ) -> Iterator[Side]:
-        """A process of the bench project, stopped on leaving; `options` become BENCH_… variables."""
+        """A process of the bench project, stopped on leaving and killed after `deadline` seconds.
+
+        `options` become BENCH_… variables.
+        """
         environment = self._environment(database, without_us=without_us)
         environment |= {f"BENCH_{name.upper()}": str(value) for name, value in options.items()}
-        side = Side(arguments, environment=environment, log=self.folder / f"stderr-{next(self.numbers)}.log")
+        log = self.folder / f"stderr-{next(self.numbers)}.log"
+        side = Side(arguments, environment=environment, log=log, python=python, deadline=deadline)
         try:
             yield side
         finally:
             side.stop()
 
     @contextmanager
-    def listening(self, arguments: Sequence[str], *, warm: int, events: int) -> Iterator[Side]:
-        """A listener of either kind that has said that it listens, its meter set."""
-        with self.start(arguments, warm=warm, events=events) as side:
+    def listening(self, arguments: Sequence[str], *, warm: int, events: int, **options: Any) -> Iterator[Side]:
+        """A listener of either kind that has said that it listens, its meter set; `options` are those of `start`."""
+        with self.start(arguments, warm=warm, events=events, **options) as side:
             side.wait_for_line("Listening on")
             yield side
 

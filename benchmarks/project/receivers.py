@@ -26,3 +26,11 @@ if kind := os.environ.get("BENCH_ONCE"):
     def write(event: Event) -> None:
         Note.objects.create(number=event.data["id"], status=event.data["status"])
         hit(event.data["sent"])
+
+
+def count_kind(event: Event) -> None:
+    hit(event.data["sent"])
+
+
+for number in range(int(os.environ.get("BENCH_PATTERNS", "0"))):
+    receives(STREAM, types=f"shop.kind{number}.*", name=f"kind{number}")(count_kind)

@@ -76,7 +76,7 @@ def _meant(name: str) -> str:
 
 @register("redis_events")
 def check_receivers(**_: Any) -> list[CheckMessage]:
-    """E002 to E010, E019, E020, W001, W002, W014: every receiver, one after the other."""
+    """E002 to E010, E019 to E021, W001, W002, W014: every receiver, one after the other."""
     if any(problems()):
         return []
     receivers = all_receivers()
@@ -146,7 +146,7 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
 
 
 def _check_inbox(receiver: Receiver) -> Iterator[CheckMessage]:
-    """E019, E020, W014: where the transaction of a `once` receiver is, and whether the inbox can be there too."""
+    """E019 to E021, W014: where the transaction of a `once` receiver is, and whether the inbox can be there too."""
     alias = receiver.using or held.default_alias()
     if not receiver.once or alias not in settings.DATABASES:
         return
@@ -157,6 +157,9 @@ def _check_inbox(receiver: Receiver) -> Iterator[CheckMessage]:
         text = f"{receiver.name}: once in the database {alias!r}, where a router keeps the tables of redis_events out."
         hint = "Give redis_events a yes from allow_migrate there: inbox and effect are one transaction."
         yield _message(Error, "E020", text, hint, receiver.place)
+    if not settings.DATABASES[alias].get("AUTOCOMMIT", True):
+        text = f"{receiver.name}: once in the database {alias!r}, where AUTOCOMMIT is off: nobody would commit."
+        yield _message(Error, "E021", text, "Leave AUTOCOMMIT out of its entry of DATABASES.", receiver.place)
     if not receiver.using and alias != DEFAULT_DB_ALIAS:
         text = f"{receiver.name}: its transaction is on {alias!r}, where a router puts the tables of redis_events."
         yield _message(Warning, "W014", text, "Name where its effect is: using=…", receiver.place)

@@ -53,12 +53,13 @@ def insert(digests: Iterable[bytes], *, using: str) -> set[bytes]:
 
 
 def _statement(digests: Sequence[bytes], connection: BaseDatabaseWrapper) -> tuple[str, list[Any]]:
-    """The moment is said once: on PostgreSQL that halves the time of the statement (2.5 ms → 1.4 ms for 100 rows)."""
+    """The moment is said once: on PostgreSQL that halves the time of the statement (2.5 ms → 1.4 ms for 100 rows).
+
+    Without a WHERE, SQLite takes ON for that of a join.
+    """
     table = connection.ops.quote_name(InboxEntry._meta.db_table)
     rows = ", ".join(["(%s)"] * len(digests))
-    source = (
-        f"SELECT column1, %s FROM (VALUES {rows}) AS new WHERE true"  # without a WHERE, SQLite reads ON as a join's
-    )
+    source = f"SELECT column1, %s FROM (VALUES {rows}) AS new WHERE true"
     statement = f"INSERT INTO {table} (digest, created_at) {source} ON CONFLICT DO NOTHING RETURNING digest"
     return statement, [connection.ops.adapt_datetimefield_value(now()), *digests]
 

@@ -6,6 +6,7 @@ all of it is undone, and each is run again in a transaction of its own: so a fai
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -21,6 +22,9 @@ from .conf import conf
 from .exceptions import TransactionBroken
 from .retry import DONE
 from .runner import Result, Run, Surrounding, call, event_restored, identity, judged
+from .wording import one_line
+
+logger = logging.getLogger("redis_events.listen")
 
 MOST_CONFLICTS = 10
 """Conflicts in a row after which a lone run counts as failed: it may be in its own way."""
@@ -87,9 +91,17 @@ class OnceRunner:
         if held.is_away(alias):
             began = time.perf_counter()
             return [judged(run, error, began, durable) for run in runs]
+        self._note(runs, error)
         self._resize(runs, quick=False)
         self._pause(1)
         return []
+
+    def _note(self, runs: Sequence[Run], error: BaseException | None) -> None:
+        """One line when it begins, and no other until all is as it was."""
+        name = runs[0].receiver.name
+        if name not in self._sizes:
+            text = "%s is in a conflict over its database; its transactions are smaller for a while: %s"
+            logger.warning(text, one_line(name), one_line(error))
 
     def call(self, run: Run, *, durable: bool, and_then: Callable[[], None] | None = None) -> Result:
         """One run in a transaction of its own, ``and_then`` with it. What passes by itself is tried again."""

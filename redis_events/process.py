@@ -200,14 +200,14 @@ class Process:
 
     def _lacks_inbox(self) -> bool:
         """Whether a `once` receiver's promise could not be kept, for want of the table it rests on."""
-        for receiver in self.receivers:
-            alias = receiver.using or held.default_alias()
+        once = {each.using or held.default_alias(): each.name for each in self.receivers if each.once}
+        for alias, name in once.items():
             try:
-                lacking = receiver.once and not inbox.has_table(using=alias)
+                is_there = inbox.has_table(using=alias)
             except Error:
                 continue  # away for now: its runs wait for it
-            if lacking:
-                self.console.not_ready(f"{receiver.name} is once, and the inbox is missing in the database {alias!r}")
+            if not is_there:
+                self.console.not_ready(f"{name} is once, and the inbox is missing in the database {alias!r}")
                 return True
         return False
 

@@ -463,6 +463,13 @@ def test_e020_a_database_a_router_keeps_the_inbox_out_of(ids: Any, settings: Any
     assert stream_once(ids, using="other") == ["E020"]
 
 
+def test_e021_a_database_where_nobody_would_commit(ids: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.conf import settings
+
+    monkeypatch.setitem(settings.DATABASES["other"], "AUTOCOMMIT", False)
+    assert stream_once(ids, using="other") == ["E021"]
+
+
 def test_w014_a_router_moves_the_transaction_where_nobody_said(ids: Any, settings: Any) -> None:
     settings.DATABASE_ROUTERS = [PutsUsElsewhere()]
     assert stream_once(ids) == ["W014"]

@@ -312,7 +312,9 @@ class Conflicts:
             raise OperationalError("deadlock detected") from cause
 
 
-def test_a_conflict_is_no_attempt_and_halves_the_batches_for_a_while(alias: str) -> None:
+def test_a_conflict_is_no_attempt_and_halves_the_batches_for_a_while(
+    alias: str, caplog: pytest.LogCaptureFixture
+) -> None:
     writer = Writer(alias, {"7": Conflicts(2)})
     own = listening(writer.receiver)
     own.process(deliveries(*range(8)))
@@ -322,6 +324,8 @@ def test_a_conflict_is_no_attempt_and_halves_the_batches_for_a_while(alias: str)
     for number in range(14):
         own.process(deliveries(f"more-{number}", f"most-{number}"))
     assert own._once._sizes == {}
+    (line,) = caplog.messages
+    assert line.startswith("app.write is in a conflict over its database; ")
 
 
 def test_a_lone_run_that_is_always_in_a_conflict_fails_at_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 from benchmarks.measurement import Measurement, Row, Sample
 from benchmarks.stage import OUR_LISTENER, Stage
 
-WARM = 1_000
-EVENTS = 10_000
+WARM = 500
+EVENTS = 4_000
 
 
 def drained(stage: Stage, *, database: str, once: int) -> float:

@@ -162,7 +162,7 @@ def is_open(connection: BaseDatabaseWrapper) -> bool:
 
 
 def uncommitted() -> list[Waiting]:
-    """What waits for a commit on any connection, in order.
+    """What waits for a commit, one connection after the other, in order on each.
 
     In every thread: an ``async def`` test runs on an event loop beside the thread whose transaction its ORM calls use.
     """

@@ -180,7 +180,7 @@ def test_every_event_reaches_every_receiver_through_kills_at_random_instants(mak
     repeated = {data for (_, data), count in counts.items() if count > 1}
     print(f"{kills} kills, {len(repeated)} events run more than once, {len(counts)} runs needed, {counts.total()} done")
     assert len(repeated) <= BATCH * kills
-    wait_for(lambda: shop.consumers() == {each.pid for each in listeners}, timeout=15, what="the dead to be removed")
+    wait_for(lambda: shop.consumers() <= {each.pid for each in listeners}, timeout=15, what="the dead to be removed")
     assert shop.held() == {}
 
 

@@ -153,7 +153,7 @@ def _channel(name: Any, entry: Any) -> ChannelConf:
             raise _At(place, f"unknown setting {key!r}.", suggest(key, tuple(CHANNEL_READERS)))
     read = {key: _read_at(f'{place}["{key}"]', key, entry[key]) for key in entry}
     if read.get("OUTBOX") and read.setdefault("TRANSPORT", "stream") != "stream":
-        raise _At(f'{place}["TRANSPORT"]', "must be stream, or left out, where OUTBOX is True.")
+        raise _At(place, "OUTBOX needs a stream to send to.", 'Leave TRANSPORT out: OUTBOX implies "stream".')
     return ChannelConf(name=name, **read)
 
 
@@ -260,6 +260,11 @@ class Conf:
     def source(self) -> str:
         """The CloudEvents ``source`` of what this service publishes."""
         return self.SERVICE or "unnamed"
+
+    @property
+    def wake_channel(self) -> str:
+        """The Pub/Sub channel on the server by which the relays of this service are woken."""
+        return self.redis_name(f"{RESERVED}wake:{self.source}")
 
     def channel(self, name: str) -> ChannelConf | None:
         """The entry of ``CHANNELS`` for a channel: the exact name, else the longest pattern, else None."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from types import FrameType
@@ -17,18 +17,21 @@ from typing import Any
 
 from django.db import Error
 
-from . import __version__, announcements, deadlines, heartbeat, held, inbox
+from . import __version__, announcements, deadlines, heartbeat, held, readiness
 from .announcements import Announcement, contradictions
 from .cleaning import Cleaner
 from .conf import conf, glob
 from .console import Console
 from .exceptions import TransportError, Unreachable
+from .healing import Healer
 from .keeping import BEAT, Keeper, Recorder
 from .listening import Listener
 from .registry import Receiver, all_receivers
+from .relaying import Relay
 from .retry import backoff
 from .retrying import Retrier
-from .routing import create, is_memory, listening_plan, transport_name
+from .routing import create, is_memory, listening_plan
+from .threads import Threads
 from .transports.client import Waiter, Wire
 
 logger = logging.getLogger("redis_events.listen")
@@ -59,38 +62,7 @@ class Options:
     max_events: int | None = None
     max_time: float | None = None
     dry_run: bool = False
-
-
-@dataclass(slots=True)
-class Threads:
-    """The listeners and the retrier, each in a thread, and what brought one down."""
-
-    started: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    """Noted before the bell rings: a thread is still alive for a moment after that."""
-    crashed: list[BaseException] = field(default_factory=list)
-
-    def start(self, name: str, run: Callable[[], None], ring: Callable[[], None]) -> None:
-        def work() -> None:
-            try:
-                run()
-            except BaseException as error:
-                logger.exception("%s stopped unexpectedly", name)
-                self.crashed.append(error)
-            finally:
-                self.ended.append(name)
-                ring()
-
-        self.started.append(name)
-        threading.Thread(target=work, name=f"redis_events-{name}", daemon=True).start()
-
-    @property
-    def alive(self) -> int:
-        return len(self.started) - len(self.ended)
-
-    @property
-    def are_alive(self) -> bool:
-        return self.alive > 0
+    relay: bool = True
 
 
 def run(options: Options, console: Console) -> Exit:
@@ -100,6 +72,14 @@ def run(options: Options, console: Console) -> Exit:
         console.nothing_to_listen_to(options.channels, sorted({each.channel for each in all_receivers()}))
         return Exit.NOTHING_TO_LISTEN_TO
     return Process(receivers, options, console).run()
+
+
+def run_relay(console: Console) -> Exit:
+    """Relay until asked to stop; the code to exit with. Raises ConfigurationError."""
+    if is_memory():
+        console.nothing_to_relay()
+        return Exit.NOTHING_TO_LISTEN_TO
+    return Process((), Options(), console).run()
 
 
 def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
@@ -125,6 +105,7 @@ class Process:
         self._keeper: Keeper | None = None
         self._recorder: Recorder | None = None
         self._cleaner: Cleaner | None = None
+        self._relay: Relay | None = None
         self._elsewhere: set[str] = set()
         """The receivers that other listeners of this service have."""
         self._began = time.monotonic()
@@ -140,8 +121,11 @@ class Process:
                 self._plan(announced)
                 if self._lacks_tables(announced):
                     return Exit.NOT_READY
+                self._relay = self._make_relay()
                 for listener in self.listeners:
                     self._patiently(listener.connect)
+                if self._relay:
+                    self._patiently(self._relay.connect)
             except TransportError as error:
                 if self._signals:
                     return Exit.OK
@@ -188,36 +172,19 @@ class Process:
         self.listeners = [Listener(create(name), receivers) for name, receivers in plan.items()]
 
     def _lacks_tables(self, announced: Sequence[Announcement]) -> bool:
-        """Whether a stream could not be listened to: its failures are rows, and settled only when those stand."""
-        streams = [each for each in self.receivers if transport_name(each.channel, announced) == "stream"]
-        try:
-            lacking = bool(streams) and not held.has_table(using=held.default_alias())
-        except Error:
-            return False  # away for now: the listener waits for it
+        lacking = readiness.missing(self.receivers, announced)
         if lacking:
-            self.console.not_ready(f"{streams[0].channel} is a stream, and the tables of redis_events are missing")
-        return lacking or self._lacks_inbox()
-
-    def _lacks_inbox(self) -> bool:
-        """Whether a `once` receiver's promise could not be kept, for want of the table it rests on."""
-        once = {each.using or held.default_alias(): each.name for each in self.receivers if each.once}
-        for alias, name in once.items():
-            try:
-                is_there = inbox.has_table(using=alias)
-            except Error:
-                continue  # away for now: its runs wait for it
-            if not is_there:
-                self.console.not_ready(f"{name} is once, and the inbox is missing in the database {alias!r}")
-                return True
-        return False
+            self.console.not_ready(lacking)
+        return bool(lacking)
 
     def _start(self, announced: Sequence[Announcement]) -> None:
-        self._retrier = self._make_retrier()
-        self._keeper = self._make_keeper()
+        self._retrier = self._make_retrier() if self.receivers else None
+        self._keeper = self._make_keeper() if self.receivers else None
         if self._keeper and self._keeper.beat() and not self.options.drain:
             # Other listeners of this service write rows for receivers only we have, once they have seen us.
             self._bell.wait(2 * max(conf.POLL, BEAT))
-        self.console.listening(self.receivers, announced)
+        self._say_ready(announced)
+        self._start_relay()
         for listener in self.listeners:
             self._threads.start("listener", partial(listener.run, drain=self.options.drain), self._bell.wake)
         if self._retrier and not self.options.drain:
@@ -226,9 +193,33 @@ class Process:
             self._helpers.start("keeper", self._keeper.run, self._bell.wake)
             self._recorder = self._make_recorder()
             self._helpers.start("recorder", self._recorder.run, self._bell.wake)
-        if self._retrier and not self.options.drain:
-            self._cleaner = Cleaner(self.receivers, alive=self._all_alive)
+        if (self._retrier or self._relay) and not self.options.drain:
+            outboxes = self._relay.aliases if self._relay else ()
+            self._cleaner = Cleaner(self.receivers, alive=self._all_alive, outboxes=outboxes)
             self._helpers.start("cleaner", self._cleaner.run, self._bell.wake)
+
+    def _say_ready(self, announced: Sequence[Announcement]) -> None:
+        if self.receivers:
+            self.console.listening(self.receivers, announced)
+        elif self._relay:
+            self.console.relaying(self._relay.aliases)
+
+    def _make_relay(self) -> Relay | None:
+        found = readiness.outboxes() if self.options.relay and not is_memory() else []
+        healers = [Healer(alias) for alias in found] if conf.SERVICE else []
+        return Relay(found, healers=healers) if found else None
+
+    def _start_relay(self) -> None:
+        if not self._relay:
+            return
+        if not self.options.drain:
+            self._threads.start("relay", self._relay.run, self._bell.wake)
+            return
+        try:
+            self._relay.drain()
+        except TransportError as error:
+            self.console.warn(f"the outbox was not emptied: {error}")
+        self._relay.close()
 
     def _make_keeper(self) -> Keeper | None:
         if is_memory():
@@ -302,19 +293,21 @@ class Process:
 
         Nobody waits for a receiver that has outrun its timeout.
         """
+        heard = len(self._signals)  # before anybody reads that we stop, and signals again
         in_flight = sum(listener.in_flight for listener in self.listeners)
         self.console.stopping(in_flight)
-        heard = len(self._signals)
         for listener in self.listeners:
             listener.stop()
         if self._retrier:
             self._retrier.stop()
+        if self._relay:
+            self._relay.stop()
         deadline = time.monotonic() + conf.GRACE
         while self._are_working() and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
         self._say_goodbye()
-        self.console.stopped(self.listeners, abandoned)
+        self.console.stopped(self.listeners, abandoned, relayed=self._relay.relayed if self._relay else 0)
         if code is Exit.RECYCLE and deadlines.overdue():
             return code
         return Exit.ABANDONED if self._threads.are_alive else code

@@ -69,7 +69,7 @@ class CapturedEvents:
         return [decode(outgoing.body, channel=outgoing.channel).read() for outgoing in self._outgoing()]
 
     def _outgoing(self) -> list[Outgoing]:
-        ours = [outgoing for sender, outgoing in batch.uncommitted() if sender.transport is self._transport]
+        ours = [outgoing for way, outgoing in batch.uncommitted() if getattr(way, "transport", None) is self._transport]
         return [*self._transport.sent, *ours]
 
     def __len__(self) -> int:

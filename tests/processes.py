@@ -10,12 +10,19 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tests.servers import wait_for
 
 ROOT = Path(__file__).parent.parent
 LEFT_OUT = ("REDIS_URL", "PYTHONWARNINGS")
+
+
+def source_of(package: ModuleType) -> str:
+    """All of its modules, one after the other."""
+    (folder,) = package.__path__
+    return "\n".join(path.read_text() for path in sorted(Path(folder).glob("*.py")))
 
 
 def open_descriptors(pid: int | str = "self") -> int:

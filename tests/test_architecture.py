@@ -20,26 +20,33 @@ PACKAGE = Path(__file__).parent.parent / "redis_events"
 # From the ground up. A room imports what stands below it; on the first three floors also its neighbours.
 FLOORS = (
     ("exceptions", "conf"),
-    ("events", "codec", "retry", "signals", "wording", "transports.base"),
+    ("events", "codec", "names", "retry", "signals", "wording", "transports.base"),
     (
         "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing", "deadlines",
-        "announcements", "heartbeat", "floors", "sent", "presence",
+        "announcements", "heartbeat", "floors", "sent", "presence", "outbox", "posting", "departing", "saving",
+        "muting", "threads",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",
     ),
     (
-        "publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "outbox", "healing",
-        "purging", "inspection",
+        "publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "relaying", "healing",
+        "purging", "readiness", "inspection",
     ),
     ("console",),
     ("process",),
-    ("__init__", "apps", "admin", "checks", "testing", "pytest_plugin", "management"),
+    (
+        "__init__", "apps", "admin", "testing", "pytest_plugin", "management",
+        "checks", "checks.messages", "checks.shapes", "checks.receivers", "checks.settings", "checks.declarations",
+    ),
 )  # fmt: skip
 NEIGHBOURLY = 3
 LEVELS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 DOORS = FLOORS[-1]
 DOOR_TO_DOOR = {
+    *(("checks", f"checks.{room}") for room in ("receivers", "settings", "declarations")),
+    *((f"checks.{room}", "checks.messages") for room in ("receivers", "settings", "declarations")),
+    *((f"checks.{room}", "checks.shapes") for room in ("receivers", "declarations")),
     ("apps", "checks"),  # importing checks registers them
     ("pytest_plugin", "testing"),  # the kit as a fixture
 }

@@ -20,13 +20,12 @@ from django.test.utils import isolate_apps
 
 from redis_events import Event, ModelPublisher, Retry, checks, event, publishes, receives
 from redis_events.transports.pubsub import MOST_PATTERNS
-from tests.processes import Project
+from tests.processes import ROOT, Project, source_of
 from tests.testapp.models import Order
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForTypes
 
-ROOT = Path(__file__).parent.parent
 SAYS_WHAT_TO_DO = (
     *("Add", "Choose", "Correct", "Did", "Give", "Import", "Known:", "Leave", "Make", "Name", "Narrow", "Raise", "Set"),
     *("Use", "Write"),
@@ -364,17 +363,17 @@ def test_what_leaves_the_machine_unprotected_is_told_before_a_deployment_only(
 
 
 def written_ids() -> Iterator[str]:
-    for node in ast.walk(ast.parse(Path(checks.__file__).read_text())):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_message":
+    for node in ast.walk(ast.parse(source_of(checks))):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "message":
             assert isinstance(node.args[1], ast.Constant)
             yield node.args[1].value
 
 
 def test_one_id_is_one_check_and_every_id_is_tested_and_documented() -> None:
     by_function: dict[str, set[str]] = {}
-    tree = ast.parse(Path(checks.__file__).read_text())
+    tree = ast.parse(source_of(checks))
     for function in [node for node in tree.body if isinstance(node, ast.FunctionDef)]:
-        for id in re.findall(r'_message\(\s*\w+, "([EW]\d{3})"', ast.unparse(function).replace("'", '"')):
+        for id in re.findall(r'\bmessage\(\s*\w+, "([EW]\d{3})"', ast.unparse(function).replace("'", '"')):
             by_function.setdefault(id, set()).add(function.name)
     assert set(by_function) == set(written_ids())
     assert {id: names for id, names in by_function.items() if len(names) > 1} == {}

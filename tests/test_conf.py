@@ -124,7 +124,7 @@ WRONG = [
     ({"CHANNELS": {"c": {"OUTBOX": 1}}}, 'REDIS_EVENTS["CHANNELS"]["c"]["OUTBOX"]: must be True or False'),
     (
         {"CHANNELS": {"c": {"OUTBOX": True, "TRANSPORT": "pubsub"}}},
-        'REDIS_EVENTS["CHANNELS"]["c"]["TRANSPORT"]: must be stream, or left out, where OUTBOX is True.',
+        'REDIS_EVENTS["CHANNELS"]["c"]: OUTBOX needs a stream to send to. Leave TRANSPORT out',
     ),
     ({"CHANNELS": {"c": {"TRANSPORT": "pubsubb"}}}, '["CHANNELS"]["c"]["TRANSPORT"]: is unknown: \'pubsubb\'. Did you'),
 ]

@@ -357,7 +357,11 @@ def test_sqlite_being_locked_is_no_attempt(monkeypatch: pytest.MonkeyPatch) -> N
             blocker.connection.rollback()
 
     monkeypatch.setattr(once.OnceRunner, "_pause", pause)
-    listening(writer.receiver).process(deliveries(1, 2, 3, 4))
+    own = listening(writer.receiver)
+    patience = threading.Timer(10, own.stop)  # without it, a failure would be waited with until the lock is gone
+    patience.start()
+    own.process(deliveries(1, 2, 3, 4))
+    patience.cancel()
     blocker.close()
     connections["default"].close()
     assert (writer.rows, writer.held) == (["1", "2", "3", "4"], [])

@@ -128,8 +128,9 @@ def discard_all(channel: str, *, using: str) -> int:
     """
     rows = OutboxEvent.objects.using(using).filter(channel=channel, discarded=False).order_by("pk")
     last = rows.values_list("pk", flat=True).last() or 0
-    done = 0
-    while ids := list(rows.filter(pk__lte=last).values_list("pk", flat=True)[:PURGED_AT_ONCE]):
+    done, behind = 0, 0
+    while ids := list(rows.filter(pk__gt=behind, pk__lte=last).values_list("pk", flat=True)[:PURGED_AT_ONCE]):
+        behind = ids[-1]
         done += OutboxEvent.objects.using(using).filter(pk__in=ids, discarded=False).update(discarded=True)
     return done
 

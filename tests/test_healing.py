@@ -142,6 +142,10 @@ class Shop:
         except TransportError:
             self.healer.poll()
 
+    def heal(self) -> None:
+        self.poll()
+        wait_for(lambda: not self.healer._healings or self.poll(), timeout=30, what="all to be healed")
+
     def missed(self, group: str) -> set[bytes]:
         return set(self.sent) - {body for body, runs in self.runs.get(group, {}).items() if runs}
 
@@ -150,8 +154,7 @@ class Shop:
 
     def finish(self, *groups: str) -> None:
         """Poll until all is healed, let each group work off what is there, and check that nothing is lost."""
-        self.poll()
-        assert not self.healer._healings
+        self.heal()
         for group in groups:
             self.open(group)
             self.redeliver(group)
@@ -222,7 +225,7 @@ def test_flushed_again_while_a_service_is_away_it_finds_everything_when_it_comes
         shop.consume("fast")
         shop.poll()
         shop.client.flushall()
-        shop.poll()
+        shop.heal()
         shop.consume("fast")
         shop.poll()
     shop.finish("fast", "slow")

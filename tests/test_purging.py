@@ -10,6 +10,7 @@ import pytest
 import redis
 from django.core.management import CommandError, call_command
 
+from redis_events import sent
 from redis_events.events import now
 from redis_events.healing import Healer
 from redis_events.models import OutboxEvent
@@ -50,7 +51,10 @@ def run(*arguments: str) -> str:
     return out.getvalue()
 
 
-def test_a_purge_discards_the_rows_empties_the_stream_and_nothing_comes_back(stream: str, client: redis.Redis) -> None:
+def test_a_purge_discards_the_rows_empties_the_stream_and_nothing_comes_back(
+    stream: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sent, "PURGED_AT_ONCE", 3)
     other = row(9, channel="mails")
     healer = Healer()
     healer.poll()
@@ -88,8 +92,6 @@ def test_it_asks_first(
 
 
 def test_what_is_sent_while_it_runs_stays(stream: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    from redis_events import sent
-
     discard_all = sent.discard_all
 
     def discard_and_send(channel: str, *, using: str) -> int:

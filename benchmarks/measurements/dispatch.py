@@ -9,13 +9,14 @@ EVENTS = 60_000
 JUNK = 50_000
 MORE_TIMES = 4
 MARK = 500
+DEADLINE = 300.0
 
 
 def cpu_among(stage: Stage, patterns: int) -> float:
     """µs of CPU per event of a listener with that many patterns of types, the events spread evenly over them."""
     stage.clear()
     stage.run("fill", events=WARM + EVENTS, kinds=patterns)
-    with stage.start(OUR_LISTENER, patterns=patterns, warm=WARM, events=EVENTS) as side:
+    with stage.start(OUR_LISTENER, patterns=patterns, warm=WARM, events=EVENTS, deadline=DEADLINE) as side:
         return side.result()["cpu_us"]
 
 
@@ -23,7 +24,7 @@ def junk(stage: Stage) -> Sample:
     """What a listener has in MiB after events of 250,000 and of 50,000 types that no receiver wants."""
     stage.clear()
     resident = []
-    with stage.listening(OUR_LISTENER, patterns=0, warm=1, events=MARK - 1) as side:
+    with stage.listening(OUR_LISTENER, patterns=0, warm=1, events=MARK - 1, deadline=DEADLINE) as side:
         for turn in range(1 + MORE_TIMES):
             stage.run("fill", events=JUNK, kinds=JUNK, first=turn * JUNK)
             stage.run("fill", events=MARK)  # wanted ones, which the meter sees: all before them is done

@@ -6,10 +6,11 @@ A new measurement is one module and one name here.
 from benchmarks.measurements.latency import LATENCY
 from benchmarks.measurements.listener import LISTENER
 from benchmarks.measurements.memory import MEMORY
+from benchmarks.measurements.outbox import OUTBOX
 from benchmarks.measurements.publish import PUBLISH
 from benchmarks.measurements.saves import SAVES
 from benchmarks.measurements.stream import STREAM_LATENCY, STREAM_LISTENER
 from benchmarks.measurements.unpublished import UNPUBLISHED
 
-ALL = (LISTENER, STREAM_LISTENER, PUBLISH, SAVES, UNPUBLISHED, LATENCY, STREAM_LATENCY, MEMORY)
+ALL = (LISTENER, STREAM_LISTENER, PUBLISH, SAVES, UNPUBLISHED, LATENCY, STREAM_LATENCY, MEMORY, OUTBOX)
 MEASUREMENTS = {each.name: each for each in ALL}

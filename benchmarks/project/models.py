@@ -1,4 +1,4 @@
-"""Three tables of one shape: nobody publishes the first, redis_events the second, a hand-written receiver the third."""
+"""Tables of one shape: each is published in another way, the first by nobody."""
 
 from django.db import models
 
@@ -20,6 +20,10 @@ class UnpublishedOrder(Order):
 
 
 class PublishedOrder(Order):
+    pass
+
+
+class OutboxedOrder(Order):
     pass
 
 

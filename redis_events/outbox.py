@@ -105,7 +105,8 @@ def send_some(
     django.db.Error.
     """
     connection = connections[using]
-    if _has_one_writer(connection):  # nobody else can write from the claim on: so only when it will be short
+    if ids is None and _has_one_writer(connection):
+        # Nobody else can write from the claim on: so only when there is something, and the server answers.
         if not _claim(connection, ids, skip, limit=1):
             return Round()
         transport.ping()

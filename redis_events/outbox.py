@@ -105,8 +105,11 @@ def send_some(
     django.db.Error.
     """
     connection = connections[using]
-    if _has_one_writer(connection) and not _claim(connection, ids, skip, limit=1):
-        return Round()  # looked at without keeping others from writing
+    if ids is None and _has_one_writer(connection):
+        # Nobody else can write from the claim on: so only when there is something, and the server answers.
+        if not _claim(connection, ids, skip, limit=1):
+            return Round()
+        transport.ping()
     with transaction.atomic(using=using):
         _become_writer(connection)
         claimed = _claim(connection, ids, skip, limit=limit)
@@ -233,8 +236,12 @@ def is_of_channel(answer: str) -> bool:
 
 
 def aliases() -> list[str]:
-    """The databases that may have an outbox: all in which the routers allow its table."""
-    return [alias for alias in connections if router.allow_migrate_model(alias, OutboxEvent)]
+    """The databases that may have an outbox: all in which the routers allow its table, but no replicas.
+
+    A replica is told by Django's own mark for it, ``TEST: {"MIRROR": …}``: nothing can be claimed there.
+    """
+    allowed = (alias for alias in connections if router.allow_migrate_model(alias, OutboxEvent))
+    return [alias for alias in allowed if not connections[alias].settings_dict["TEST"].get("MIRROR")]
 
 
 def has_table(*, using: str) -> bool:

@@ -63,10 +63,16 @@ class Relay:
         wire = Wire(conf.LOCATION, timeout=1.0)
         answer = wire.call([("SUBSCRIBE", conf.wake_channel)])[0]
         if isinstance(answer, ErrorReply):
-            wire.close()
-            raise refused(conf.LOCATION, str(answer))
+            self._go_without_wakes(wire, answer)
         self._waiter.add(wire)
         self._wire, self._next_heal = wire, 0.0
+
+    def _go_without_wakes(self, wire: Wire, answer: ErrorReply) -> None:
+        """Whoever may not subscribe can still poll; any other refusal is raised."""
+        if answer.code != "NOPERM":
+            wire.close()
+            raise refused(conf.LOCATION, str(answer))
+        logger.warning("commits cannot wake the relay, it looks every %g s: %s", conf.POLL, one_line(answer))
 
     def run(self) -> None:
         """Send what is unsent, at each wake and every POLL, until ``stop``."""

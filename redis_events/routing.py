@@ -26,6 +26,7 @@ BUILT_IN = {
 
 _senders: dict[str, Sender] = {}
 _by_channel: dict[str, Sender] = {}
+_outboxed: dict[str, bool] = {}
 _replacements: list[Sender] = []
 _lookup = Lookup()
 _MOST_CHANNELS = 10_000
@@ -98,8 +99,13 @@ def sender_for(channel: str) -> Sender:
 
 def is_outbox(channel: str) -> bool:
     """Whether its entry of CHANNELS says OUTBOX: then no change may be committed without its event."""
-    entry = conf.channel(channel)
-    return entry is not None and entry.OUTBOX
+    known = _outboxed.get(channel)
+    if known is None:
+        if len(_outboxed) >= _MOST_CHANNELS:
+            _outboxed.clear()
+        entry = conf.channel(channel)
+        known = _outboxed[channel] = entry is not None and entry.OUTBOX
+    return known
 
 
 def has_rows(channel: str) -> bool:
@@ -141,6 +147,7 @@ def reset(**kwargs: Any) -> None:
     if kwargs.get("setting", "REDIS_EVENTS") == "REDIS_EVENTS":
         _senders.clear()
         _by_channel.clear()
+        _outboxed.clear()
         _lookup.clear()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import msgspec
 import pytest
 from django.core.checks import CheckMessage, run_checks
-from django.db import connections, models
+from django.db import connection, connections, models
 from django.test.utils import isolate_apps
 
 from redis_events import Event, ModelPublisher, Retry, checks, event, publishes, receives
@@ -477,3 +477,57 @@ def test_w014_a_router_moves_the_transaction_where_nobody_said(ids: Any, setting
 
 def test_a_once_receiver_whose_database_nobody_knows_is_an_e008_alone(ids: Any) -> None:
     assert stream_once(ids, using="nowhere") == ["E008"]
+
+
+# ------------------------------------------------------------------ outbox
+
+
+class OrdersElsewhere:
+    """Orders are written to `other`; our tables are kept to `default`."""
+
+    def db_for_write(self, model: type[models.Model], **_: Any) -> str | None:
+        return "other" if model is Order else None
+
+    def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:
+        return db == "default" if app_label == "redis_events" else None
+
+
+OUTBOXED: dict[str, Any] = {"LOCATION": "redis://localhost", "CHANNELS": {"shop.*": {"OUTBOX": True}}}
+
+
+@pytest.fixture
+def order_publisher(declared: None) -> None:
+    @publishes(Order)
+    class OrderPublisher(ModelPublisher):
+        channel = "shop.orders"
+        fields = ("id",)
+
+
+def test_e016_names_the_database_the_routers_keep_the_outbox_from(
+    ids: Any, settings: Any, order_publisher: None
+) -> None:
+    assert ids(**OUTBOXED) == []
+    settings.DATABASE_ROUTERS = [OrdersElsewhere()]
+    assert ids(**OUTBOXED) == ["E016"]
+    assert "'other'" in found()[0].msg
+    assert ids(CHANNELS={"shop.*": {"TRANSPORT": "stream"}}) == []
+
+
+def test_w012_a_plain_receiver_of_our_own_outbox_may_run_twice(ids: Any) -> None:
+    receives("shop.orders")(receiver)
+    assert ids(**OUTBOXED) == ["W012"]
+    assert ids(LOCATION="memory://") == []
+
+
+@pytest.mark.usefixtures("real_transactions")
+def test_w013_asks_the_database_only_when_told_to(ids: Any, order_publisher: None) -> None:
+    assert ids(**OUTBOXED) == []
+    ask = {"tags": ["database"], "databases": ["default", "other"]}
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE redis_events_outboxevent RENAME TO gone")
+    try:
+        assert [message.id for message in run_checks(**ask)] == ["redis_events.W013"]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE gone RENAME TO redis_events_outboxevent")
+    assert run_checks(**ask) == []

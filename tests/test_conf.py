@@ -121,11 +121,8 @@ WRONG = [
     ({"CHANNELS": {1: {}}}, 'REDIS_EVENTS["CHANNELS"]["1"]: is not a channel name'),
     ({"CHANNELS": {"redis-events:x": {}}}, 'REDIS_EVENTS["CHANNELS"]["redis-events:x"]: is not a channel name'),
     ({"CHANNELS": {"c": {"TRANSPROT": "pubsub"}}}, '["CHANNELS"]["c"]: unknown setting \'TRANSPROT\'. Did you mean'),
-    ({"CHANNELS": {"c": {"OUTBOX": 1}}}, 'REDIS_EVENTS["CHANNELS"]["c"]["OUTBOX"]: must be True or False'),
-    (
-        {"CHANNELS": {"c": {"OUTBOX": True, "TRANSPORT": "pubsub"}}},
-        'REDIS_EVENTS["CHANNELS"]["c"]: OUTBOX needs a stream to send to. Leave TRANSPORT out',
-    ),
+    ({"CHANNELS": {"c": {"OUTBOX": True, "TRANSPORT": "pubsub"}}}, '["CHANNELS"]["c"]: OUTBOX needs a stream'),
+    ({"CHANNELS": {"c": {"OUTBOX": 1}}}, '["CHANNELS"]["c"]["OUTBOX"]: must be True or False'),
     ({"CHANNELS": {"c": {"TRANSPORT": "pubsubb"}}}, '["CHANNELS"]["c"]["TRANSPORT"]: is unknown: \'pubsubb\'. Did you'),
 ]
 

@@ -226,6 +226,64 @@ def test_a_database_that_is_away_does_not_stop_the_other(
     assert sum("cannot read the outbox of 'other'" in message for message in caplog.messages) == 1
 
 
+def test_a_frozen_server_keeps_nobody_from_writing_to_sqlite(
+    outboxed: Any, real_transactions: None, unsent: None, settings: Any
+) -> None:
+    with Server() as own:
+        settings.REDIS_EVENTS = {**outboxed, "LOCATION": own.url, "POLL": 0.05}
+        with relaying("default") as (relay,):
+            fill("default", 1)
+            wait_for(lambda: not unsent_rows("default"))
+            own.freeze()
+            longest = 0.0
+            for _ in range(150):
+                began = time.monotonic()
+                fill("default", 1)
+                longest = max(longest, time.monotonic() - began)
+                time.sleep(0.01)
+            assert relay._attempt > 0
+            own.thaw()
+    assert longest < 0.6  # one exchange that began before the freeze may still hold the lock, 0.9 s at most
+
+
+def test_who_may_not_subscribe_polls(
+    alias: str, outboxed: Any, unsent: None, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Server() as own, own.client() as client:
+        client.execute_command("ACL", "SETUSER", "shop", "on", ">pw", "~*", "resetchannels", "+@all")
+        settings.REDIS_EVENTS = {**outboxed, "LOCATION": own.url.replace("redis://", "redis://shop:pw@")}
+        with relaying(alias):
+            fill(alias, 3)
+            wait_for(lambda: not unsent_rows(alias))
+    assert sum("commits cannot wake the relay" in message for message in caplog.messages) == 1
+
+
+def test_a_relay_that_gets_no_answer_asks_for_half_as_many(
+    alias: str, outboxed: Any, unsent: None, settings: Any, server: Server
+) -> None:
+    fill(alias, 3)
+    with Proxy(server) as proxy:
+        settings.REDIS_EVENTS = {**outboxed, "LOCATION": proxy.url}
+        relay = Relay([alias])
+        relay.connect()
+        proxy.drop_reply(2 if alias == "default" else 1)  # on SQLite a PING goes first
+        relay._round()
+        assert relay._limit < 500
+        relay._round()
+        relay.close()
+    assert unsent_rows(alias) == 0
+
+
+def test_replicas_have_no_outbox(outboxed: Any, real_transactions: None) -> None:
+    assert set(outbox.aliases()) == {"default", "other"}
+    test = connections["other"].settings_dict["TEST"]
+    test["MIRROR"] = "default"
+    try:
+        assert outbox.aliases() == ["default"]
+    finally:
+        test["MIRROR"] = None
+
+
 # ------------------------------------------------------------------ in processes
 
 

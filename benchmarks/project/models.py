@@ -1,7 +1,4 @@
-"""Three tables of one shape: nobody publishes the first, redis_events the second, a hand-written receiver the third.
-
-And one that receivers write to.
-"""
+"""Tables of one shape, each published in another way, the first by nobody; and one that receivers write to."""
 
 from django.db import models
 
@@ -23,6 +20,10 @@ class UnpublishedOrder(Order):
 
 
 class PublishedOrder(Order):
+    pass
+
+
+class OutboxedOrder(Order):
     pass
 
 

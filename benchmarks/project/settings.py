@@ -11,5 +11,9 @@ DATABASES = {"default": json.loads(os.environ["BENCH_DATABASE"])}
 REDIS_EVENTS = {
     "SERVICE": "shop",
     "LOCATION": os.environ["BENCH_REDIS_URL"],
-    "CHANNELS": {"bench.stream": {"TRANSPORT": "stream"}, "bench.once.*": {"TRANSPORT": "stream"}},
+    "CHANNELS": {
+        "bench.stream": {"TRANSPORT": "stream"},
+        "bench.once.*": {"TRANSPORT": "stream"},
+        "bench.outbox": {"OUTBOX": True},
+    },
 }

@@ -79,6 +79,10 @@ class StreamTransport(Transport):
         """How many entries each channel has. Raises Unreachable."""
         return self._outlet.call([("XLEN", conf.redis_name(channel)) for channel in channels])
 
+    def ping(self) -> None:
+        """Raise Unreachable when the server does not answer now."""
+        self._outlet.call([("PING",)])
+
     def wake_relays(self) -> None:
         """Tell the relays of this service that something waits for them. Raises Unreachable."""
         self._outlet.call([("PUBLISH", conf.wake_channel, "")])

@@ -20,8 +20,8 @@ import redis
 from redis_events.conf import mask
 
 from .children import Child
-from .report import SERVICES, Report, make_report
-from .server import find_server, remove_keys, start_server
+from .report import SERVICES, Report, count_orders, make_report
+from .server import find_server, forget, remove_keys, start_server
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN = 60
@@ -31,6 +31,8 @@ STOPS_WITHIN = 35
 STUCK_AFTER = 15
 """Seconds without any news after which what is missing counts as lost: others take over from the dead within 10."""
 VICTIM = "billing"
+FORGETS_AFTER = 20
+"""Orders, where their number is not known: about then Redis loses everything."""
 USER = "admin"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -57,6 +59,8 @@ class Demo:
     """End by itself when all orders are placed and all about them has arrived."""
     kill_every: float = 10.0
     """Seconds after which billing's listener is killed and started again; 0: never."""
+    forgets: bool = True
+    """Make Redis lose everything, once, in mid-traffic."""
     password: str = field(default_factory=lambda: secrets.token_hex(4))
     _children: list[Child] = field(default_factory=list)
     _news: threading.Event = field(default_factory=threading.Event)
@@ -164,8 +168,10 @@ class Demo:
         self._is_open = True
         next_kill = time.monotonic() + self.kill_every if self.kill_every else float("inf")
         while self._is_open:
-            self._news.wait(min(max(0.0, next_kill - time.monotonic()), threading.TIMEOUT_MAX))
+            self._news.wait(min(max(0.0, next_kill - time.monotonic()), 0.1 if self.forgets else threading.TIMEOUT_MAX))
             self._news.clear()
+            if self.forgets and count_orders(self.folder) >= self._half():
+                self._make_redis_forget()
             if time.monotonic() >= next_kill:
                 self._kill_and_restart()
                 next_kill = time.monotonic() + self.kill_every
@@ -175,6 +181,15 @@ class Demo:
                 customers.wait_done(STARTS_WITHIN)
                 self._is_open = self._is_open and not self.until_done
         self.say("", "Stopping …")
+
+    def _half(self) -> int:
+        return FORGETS_AFTER if self.orders is None else max(1, self.orders // 2)
+
+    def _make_redis_forget(self) -> None:
+        """What it forgets is in the outboxes of those who published it: it is sent again, and has its effect once."""
+        self.forgets = False
+        forget(self._env["REDIS_URL"], self._env["DEMO_PREFIX"])
+        self.say("", "Redis has lost everything (FLUSHALL).")
 
     def _kill_and_restart(self) -> None:
         """What it had in hand is not lost: its successor takes it over once its heartbeat is gone."""

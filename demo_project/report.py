@@ -53,6 +53,8 @@ class Tally:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     orders: int
+    doubled: int
+    """Orders with more than one invoice."""
     services: dict[str, Tally]
 
     @property
@@ -64,7 +66,7 @@ class Report:
             name: {"published": tally.published, "received": tally.received, "lost": tally.lost}
             for name, tally in self.services.items()
         }
-        return {"orders": self.orders, "lost": self.lost, "services": services}
+        return {"orders": self.orders, "lost": self.lost, "doubled": self.doubled, "services": services}
 
     def as_table(self) -> str:
         lines = [f"{'SERVICE':<15}{'PUBLISHED':>9}{'RECEIVED':>10}{'LOST':>6}"]
@@ -72,6 +74,7 @@ class Report:
             f"{name:<15}{tally.published:>9,}{tally.received:>10,}{tally.lost:>6,}"
             for name, tally in self.services.items()
         ]
+        lines.append(f"Orders invoiced more than once: {self.doubled}")
         return "\n".join(lines)
 
 
@@ -85,12 +88,23 @@ def make_report(folder: Path) -> Report:
         wanted = {event for event, type in everything.items() if _is_one_of(type, books.types)}
         lost = len(wanted - received) + _untold(folder, name, published[name].values())
         tallies[name] = Tally(published=len(published[name]), received=len(received), lost=lost)
-    orders = _rows(folder, "shop", "SELECT count(*) FROM shop_order")[0][0]
-    return Report(orders=orders, services=tallies)
+    return Report(orders=count_orders(folder), doubled=_doubled(folder), services=tallies)
+
+
+def count_orders(folder: Path) -> int:
+    """Orders placed so far."""
+    count: int = _rows(folder, "shop", "SELECT count(*) FROM shop_order")[0][0]
+    return count
+
+
+def _doubled(folder: Path) -> int:
+    """Orders that were invoiced more than once."""
+    return len(_rows(folder, "billing", "SELECT order_id FROM billing_invoice GROUP BY order_id HAVING count(*) > 1"))
 
 
 def _published(folder: Path, service: str) -> dict[str, str]:
-    return dict(_rows(folder, service, "SELECT event_id, type FROM demo_project_publishedevent"))
+    written = "SELECT event_id, type FROM redis_events_outboxevent UNION "
+    return dict(_rows(folder, service, f"{written} SELECT event_id, type FROM demo_project_publishedevent"))
 
 
 def _received(folder: Path, service: str) -> set[str]:

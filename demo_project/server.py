@@ -79,6 +79,19 @@ def remove_keys(url: str, prefix: str) -> None:
             client.unlink(key)
 
 
+def forget(url: str, prefix: str) -> None:
+    """Lose data, as Redis may: all of it where the server is ours, elsewhere only our streams.
+
+    Raises redis.RedisError.
+    """
+    with redis.Redis.from_url(url) as client:
+        if not prefix:
+            client.flushall()
+            return
+        for key in client.scan_iter(match=f"{prefix}:*", count=1_000, _type="stream"):
+            client.unlink(key)
+
+
 def _start_imitation() -> tuple[Child, str]:
     if importlib.util.find_spec("fakeredis") is None:
         raise NoServer(NO_SERVER)

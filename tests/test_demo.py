@@ -28,6 +28,7 @@ PROMPTLY = 60
 FIVE_ORDERS = {
     "orders": 5,
     "lost": 0,
+    "doubled": 0,
     "services": {
         "shop": {"published": 10, "received": 20, "lost": 0},
         "billing": {"published": 5, "received": 5, "lost": 0},

@@ -1,10 +1,9 @@
-"""What notifications does about orders, invoices and everything live. An event may come twice; it is told once."""
+"""What notifications does about orders, invoices and everything live."""
 
 import logging
 from dataclasses import dataclass
 from decimal import Decimal
 
-from django.db import transaction
 from django.utils.translation import gettext as _
 
 from redis_events import Event, publish, receives
@@ -29,24 +28,22 @@ class Invoice:
     amount: Decimal
 
 
-@receives("shop.orders", types="shop.order.*")
+@receives("shop.orders", types="shop.order.*", once=True)
 def tell_of_order(event: Event[Order]) -> None:
     order = event.data
     text = _("%(customer)s, your order is %(status)s") % {"customer": order.customer, "status": order.status}
     show(event, order.id, text)
 
 
-@receives("billing.invoices", types="billing.invoice.created")
+@receives("billing.invoices", types="billing.invoice.created", once=True)
 def tell_of_invoice(event: Event[Invoice]) -> None:
     invoice = event.data
     show(event, invoice.order_id, _("please pay %(amount)s") % {"amount": invoice.amount})
 
 
-@transaction.atomic
 def show(event: Event, order_id: int, text: str) -> None:
-    toast, is_new = Toast.objects.get_or_create(event_id=event.id, defaults={"order_id": order_id, "text": text})
-    if is_new:
-        publish(ToastShown(order_id=order_id, text=text))
+    toast = Toast.objects.create(event_id=event.id, order_id=order_id, text=text)
+    publish(ToastShown(order_id=order_id, text=text))  # leaves when the toast is committed
     logger.info("%s → toast for order %s: “%s”", event.type, order_id, toast.text)
 
 

@@ -82,7 +82,7 @@ def database(service: str) -> dict[str, dict[str, object]]:
     }
 
 
-def redis_events(service: str, *, streams: tuple[str, ...] = ()) -> dict[str, object]:
+def redis_events(service: str, *, outboxes: tuple[str, ...] = ()) -> dict[str, object]:
     """REDIS_EVENTS of one service, with its channels that lose nothing. The server is $REDIS_URL, else localhost."""
-    channels = {channel: {"TRANSPORT": "stream"} for channel in streams}
+    channels = {channel: {"OUTBOX": True} for channel in outboxes}
     return {"SERVICE": service, "PREFIX": os.environ.get("DEMO_PREFIX", ""), "CHANNELS": channels}

@@ -5,4 +5,4 @@ from .base import INSTALLED_APPS, database, redis_events
 
 INSTALLED_APPS = [*INSTALLED_APPS, "demo_project.billing"]
 DATABASES = database("billing")
-REDIS_EVENTS = redis_events("billing", streams=("billing.invoices",))
+REDIS_EVENTS = redis_events("billing", outboxes=("billing.invoices",))

@@ -1,10 +1,9 @@
-"""What the shop does when others tell it something. An event may come twice; it leaves one reaction."""
+"""What the shop does when others tell it something."""
 
 import logging
 from dataclasses import dataclass
 from decimal import Decimal
 
-from django.db import transaction
 from django.utils.translation import gettext as _
 
 from redis_events import Event, receives
@@ -29,14 +28,12 @@ class Toast:
     text: str
 
 
-@receives("billing.invoices", types="billing.invoice.created")
-@transaction.atomic
+@receives("billing.invoices", types="billing.invoice.created", once=True)
 def mark_invoiced(event: Event[Invoice]) -> None:
     order = Order.objects.get(pk=event.data.order_id)
-    text = _("invoice %(id)s over %(amount)s") % {"id": event.data.id, "amount": event.data.amount}
-    if add_reaction(order, event, text):
-        order.status = Order.Status.INVOICED
-        order.save(update_fields=["status"])
+    add_reaction(order, event, _("invoice %(id)s over %(amount)s") % {"id": event.data.id, "amount": event.data.amount})
+    order.status = Order.Status.INVOICED
+    order.save(update_fields=["status"])
     logger.info("%s → order %s is invoiced", event.type, order.pk)
 
 
@@ -47,7 +44,5 @@ def show_toast(event: Event[Toast]) -> None:
     logger.info("%s → the page of order %s shows it", event.type, order.pk)
 
 
-def add_reaction(order: Order, event: Event, text: str) -> bool:
-    """Whether this event is new to the order's timeline."""
-    what = {"order": order, "source": event.source, "text": text, "at": event.time}
-    return Reaction.objects.get_or_create(event_id=event.id, defaults=what)[1]
+def add_reaction(order: Order, event: Event, text: str) -> None:
+    Reaction.objects.create(event_id=event.id, order=order, source=event.source, text=text, at=event.time)

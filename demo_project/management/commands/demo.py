@@ -25,7 +25,8 @@ COLOURS = dict(zip(SERVICES, ("cyan", "yellow", "magenta"), strict=True))
 class Command(BaseCommand):
     help = (
         "Run the three services of the demo on a server of their own, with real traffic, until Ctrl-C. "
-        "Exits 0 when every event arrived, 1 when any is missing or a program failed, 130 when broken off."
+        "Exits 0 when every event arrived and every order has one invoice, 1 when not or when a program failed, "
+        "130 when broken off."
     )
     requires_system_checks = []  # each program that is started makes its own
 
@@ -34,6 +35,9 @@ class Command(BaseCommand):
         parser.add_argument("--exit", action="store_true", help="end when the orders and all about them have arrived")
         parser.add_argument("--rate", type=float, help="orders a second (default: 1; with --exit as many as it takes)")
         parser.add_argument("--kill-every", type=float, default=10.0, metavar="S", help=KILL)
+        parser.add_argument(
+            "--keeps", action="store_true", help="Redis keeps its data (default: it loses everything, once)"
+        )
         parser.add_argument("--format", choices=("text", "json"), default="text", help="form of the closing count")
         parser.add_argument(
             "--data",
@@ -53,7 +57,7 @@ class Command(BaseCommand):
         except (AlreadyRunning, ChildFailed, NoServer) as error:
             raise CommandError(str(error)) from error
         self.show(report, options["format"])
-        if report.lost:
+        if report.lost or report.doubled:
             sys.exit(1)
 
     def demo(self, options: dict[str, Any]) -> Demo:
@@ -66,6 +70,7 @@ class Command(BaseCommand):
             rate=rate,
             until_done=options["exit"],
             kill_every=options["kill_every"],
+            forgets=not options["keeps"],
         )
 
     def prepare_output(self, options: dict[str, Any]) -> None:

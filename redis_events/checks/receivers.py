@@ -122,7 +122,7 @@ def _check_plain(receiver: Receiver) -> Iterator[CheckMessage]:
     if receiver.once or receiver.is_async or is_memory() or not is_outbox(receiver.channel):
         return
     text = f"{receiver.name}: {receiver.channel!r} has an OUTBOX, and a plain receiver may run twice for an event."
-    yield message(Warning, "W012", text, "Say once=True: its database effect then happens once.", receiver.place)
+    yield message(Warning, "W012", text, "Write once=True: its database effect then happens once.", receiver.place)
 
 
 def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:

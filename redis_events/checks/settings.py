@@ -102,7 +102,7 @@ def check_outboxes(**_: Any) -> list[CheckMessage]:
     for alias, publisher in _outboxes():
         if alias not in outbox.aliases():
             text = f"{publisher.__qualname__} needs an outbox in {alias!r}, and the routers keep its table from there."
-            hint = 'Let allow_migrate() of your routers say None or True for the app "redis_events".'
+            hint = 'Make allow_migrate() of your routers say None or True for the app "redis_events".'
             found.append(message(Error, "E016", text, hint, publisher))
     return found
 

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from .events import Event as Event
     from .exceptions import Reject as Reject
     from .exceptions import RetryLater as RetryLater
+    from .muting import muted as muted
     from .publishing import ModelPublisher as ModelPublisher
     from .publishing import apublish as apublish
-    from .publishing import muted as muted
     from .publishing import publish as publish
     from .publishing import publishes as publishes
     from .registry import event as event
@@ -53,7 +53,7 @@ _HOMES = {
     "event_published": "signals",
     "event_settled": "signals",
     "gap_detected": "signals",
-    "muted": "publishing",
+    "muted": "muting",
     "publish": "publishing",
     "publish_failed": "signals",
     "publishes": "publishing",

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.transaction import Atomic
 
 from .exceptions import PublishError
-from .sender import Sender
 from .transports.base import Outgoing
 
-Waiting = tuple[Sender, Outgoing]
 _ATTRIBUTE = "_redis_events_transaction"
+
+
+class Way(Protocol):
+    """Where events go after the commit: the sender of a transport, or the poster of a database's outbox."""
+
+    def send(self, batch: Sequence[Outgoing], /) -> None: ...
+
+
+Waiting = tuple[Way, Outgoing]
 
 
 class Transaction:
@@ -46,11 +53,11 @@ class Transaction:
 
     def send(self) -> None:
         """Send every batch still alive, in order; one round trip for each transport."""
-        by_sender: dict[Sender, list[Outgoing]] = {}
-        for sender, outgoing in self.take():
-            by_sender.setdefault(sender, []).append(outgoing)
-        for sender, batch in by_sender.items():
-            sender.send(batch)
+        by_way: dict[Way, list[Outgoing]] = {}
+        for way, outgoing in self.take():
+            by_way.setdefault(way, []).append(outgoing)
+        for way, batch in by_way.items():
+            way.send(batch)
 
     def take(self) -> list[Waiting]:
         taken = []
@@ -92,15 +99,23 @@ def add(waiting: Sequence[Waiting], *, using: str) -> None:
     if connection.in_atomic_block:
         _open_batch(connection).events.extend(waiting)
         return
-    if not _is_autocommit(connection):
-        raise PublishError(f"autocommit is off on {using!r}: publish inside transaction.atomic(), which has a commit.")
+    require_commits(connection)
     now = Transaction()
     batch = now.open_batch()
     batch.events.extend(waiting)
     now.send()
 
 
-def _is_autocommit(connection: BaseDatabaseWrapper) -> bool:
+def require_commits(connection: BaseDatabaseWrapper) -> None:
+    """Raise PublishError where autocommit is off, outside of ``atomic``."""
+    if not is_autocommit(connection):
+        raise PublishError(
+            f"autocommit is off on {connection.alias!r}: publish inside transaction.atomic(), which has a commit."
+        )
+
+
+def is_autocommit(connection: BaseDatabaseWrapper) -> bool:
+    """Whether Django commits each statement by itself while no ``atomic`` is open."""
     # get_autocommit() would connect to the database, for nothing.
     return bool(connection.autocommit if connection.connection else connection.settings_dict["AUTOCOMMIT"])
 

@@ -29,6 +29,7 @@ class ChannelConf:
 
     name: str
     TRANSPORT: str = "pubsub"
+    OUTBOX: bool = False
     RETENTION: float | None = None
     MAX_LENGTH: int | None = None
 
@@ -129,6 +130,7 @@ def _transport(value: Any) -> str:
 
 CHANNEL_READERS: dict[str, Callable[[Any], Any]] = {
     "TRANSPORT": _transport,
+    "OUTBOX": _flag,
     "RETENTION": _seconds,
     "MAX_LENGTH": _optional_count,
 }
@@ -149,7 +151,10 @@ def _channel(name: Any, entry: Any) -> ChannelConf:
     for key in entry:
         if key not in CHANNEL_READERS:
             raise _At(place, f"unknown setting {key!r}.", suggest(key, tuple(CHANNEL_READERS)))
-    return ChannelConf(name=name, **{key: _read_at(f'{place}["{key}"]', key, entry[key]) for key in entry})
+    read = {key: _read_at(f'{place}["{key}"]', key, entry[key]) for key in entry}
+    if read.get("OUTBOX") and read.setdefault("TRANSPORT", "stream") != "stream":
+        raise _At(place, "OUTBOX needs a stream to send to.", 'Leave TRANSPORT out: OUTBOX implies "stream".')
+    return ChannelConf(name=name, **read)
 
 
 def _read_at(place: str, key: str, value: Any) -> Any:
@@ -255,6 +260,11 @@ class Conf:
     def source(self) -> str:
         """The CloudEvents ``source`` of what this service publishes."""
         return self.SERVICE or "unnamed"
+
+    @property
+    def wake_channel(self) -> str:
+        """The Pub/Sub channel on the server by which the relays of this service are woken."""
+        return self.redis_name(f"{RESERVED}wake:{self.source}")
 
     def channel(self, name: str) -> ChannelConf | None:
         """The entry of ``CHANNELS`` for a channel: the exact name, else the longest pattern, else None."""

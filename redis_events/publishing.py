@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
 from typing import Any, ClassVar, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.apps import apps
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.core.signals import setting_changed
+from django.db import connections, router, transaction
 from django.db.models import Model
 from django.db.models.signals import post_delete, post_save, pre_delete
 from django.utils.asyncio import async_unsafe
 
-from . import batch, codec
+from . import codec
 from .conf import NAME, RESERVED, conf, suggest
+from .departing import only_alias, send
 from .events import MAX_HOPS, Event, current_event
 from .exceptions import ConfigurationError, InvalidName, PublishError, TooManyHops
+from .muting import is_muted
 from .registry import add_publisher, event_types, publishers, publishers_of
-from .routing import sender_for
+from .routing import has_rows, is_outbox
+from .saving import whole_saves
 from .snapshot import Snapshot
 from .transports.base import Outgoing
 
@@ -54,11 +56,14 @@ def publish(
     ``using`` is the database alias whose transaction counts; by default the one that is in an atomic block.
     Raises PublishError (or a child) for the caller's mistakes, before anything is sent. Trouble with Redis is counted,
     logged and signalled, never raised, unless ``strict``: then TransportError is (not possible inside a transaction).
+    On a channel with OUTBOX the event is written to the database, now, and only that can fail: django.db.Error.
     """
     event = _event(channel, data, type=type, key=key)
+    if not event.type and is_outbox(event.channel):
+        raise PublishError(f"{event.channel!r} has an OUTBOX: what is published there needs a type.")
     outgoing = Outgoing(channel=event.channel, body=_body(event), plain=not event.type)
-    if not _is_muted(None):
-        _send([outgoing], using=using or _only_alias(), strict=strict)
+    if not is_muted(None):
+        send([outgoing], using=using or only_alias(), strict=strict)
     return event
 
 
@@ -143,29 +148,6 @@ def check_type(name: str) -> None:
         raise InvalidName(f"{name!r} is no event type: up to 128 letters, digits and ._:- such as shop.order.paid.")
 
 
-def _only_alias() -> str:
-    """The one alias in an atomic block; ``default`` when none or when it is among several."""
-    if len(connections.settings) == 1:
-        return DEFAULT_DB_ALIAS
-    open_aliases = [each.alias for each in connections.all(initialized_only=True) if batch.is_open(each)]
-    if not open_aliases or "default" in open_aliases:
-        return "default"
-    if len(open_aliases) > 1:
-        raise PublishError(f"transactions are open on {', '.join(open_aliases)}: say which one counts with using=.")
-    return str(open_aliases[0])
-
-
-def _send(outgoing: Iterable[Outgoing], *, using: str, strict: bool = False) -> None:
-    waiting = [(sender_for(each.channel), each) for each in outgoing]
-    if not strict:
-        batch.add(waiting, using=using)
-        return
-    if batch.is_open(connections[using]):
-        raise PublishError("strict=True cannot be kept in a transaction: the event leaves after its commit.")
-    for sender, each in waiting:
-        sender.send([each], strict=True)
-
-
 # ------------------------------------------------------------------ model changes
 
 
@@ -207,15 +189,22 @@ class ModelPublisher:
         found = [rows] if isinstance(rows, Model) else list(rows)
         publisher = cls()
         events = [publisher.event(verb, instance) for instance in found]
-        if events and not _is_muted(cls.model):
+        if events and not is_muted(cls.model):
             alias = using or router.db_for_write(cls.model, instance=found[0])
-            _send([Outgoing(channel=cls.channel, body=codec.encode(event)) for event in events], using=alias)
+            _warn_outside_atomic(cls, alias)
+            send([Outgoing(channel=cls.channel, body=codec.encode(event)) for event in events], using=alias)
         return events
 
     def event(self, verb: str, instance: Model) -> Event[Any]:
         """The event that says what happened to one instance."""
         type = f"{self.type_prefix}.{verb}"
         return make_event(self.channel, self.data(instance), type=type, key=self.key(instance))
+
+
+def _warn_outside_atomic(publisher: type[ModelPublisher], alias: str) -> None:
+    if has_rows(publisher.channel) and not connections[alias].in_atomic_block:
+        name = publisher.__qualname__
+        logger.warning("%s.publish() outside of atomic: a crash before it loses the events of what was changed", name)
 
 
 def _alias(instance: Model) -> str:
@@ -281,6 +270,29 @@ def connect() -> None:
         verbs = {verb for publisher in declared for verb in publisher.types}
         for model in _with_proxies(published):
             _connect(model, verbs)
+        if any(_must_arrive(publisher) for publisher in declared):
+            for model in _with_proxies(published):
+                whole_saves(model, when=_has_outbox)
+
+
+def _reconnect(*, setting: str, **_: object) -> None:
+    if setting == "REDIS_EVENTS" and apps.ready:
+        connect()
+
+
+setting_changed.connect(_reconnect, dispatch_uid="redis_events.publishing")
+
+
+def _has_outbox(model: type[Model]) -> bool:
+    return any(_must_arrive(publisher) for publisher in publishers_of(model))
+
+
+def _must_arrive(publisher: type[ModelPublisher]) -> bool:
+    """Whether a change must not be committed without its event; nobody knows while the settings cannot be read."""
+    try:
+        return is_outbox(publisher.channel)
+    except ConfigurationError:
+        return False
 
 
 def _with_proxies(model: type[Model]) -> list[type[Model]]:
@@ -307,13 +319,13 @@ def model_saved(
     if raw:
         return
     verb = "created" if created else "updated"
-    _send_changes([_encoded(each, verb, instance) for each in _publishing(sender, verb)], using=using)
+    _send_changes([_encoded(each, verb, instance, using=using) for each in _publishing(sender, verb)], using=using)
 
 
-def model_deleting(sender: type[Model], instance: Model, **_: object) -> None:
+def model_deleting(sender: type[Model], instance: Model, *, using: str, **_: object) -> None:
     """``pre_delete``: write the event down while the row and its primary key are still there."""
     instance._state.__dict__["redis_events"] = [
-        _encoded(each, "deleted", instance) for each in _publishing(sender, "deleted")
+        _encoded(each, "deleted", instance, using=using) for each in _publishing(sender, "deleted")
     ]
 
 
@@ -326,27 +338,47 @@ def _send_changes(encoded: Iterable[Outgoing | None], *, using: str) -> None:
     outgoing = [each for each in encoded if each]
     try:
         if outgoing:
-            _send(outgoing, using=using)
+            send(outgoing, using=using)
     except PublishError as error:
+        if any(is_outbox(each.channel) for each in outgoing):
+            _spoil(using)
+            raise
         logger.error("not published: %s", error)
     except ConfigurationError as error:
         _tell_once(error)
 
 
+def _spoil(using: str) -> None:
+    """Whoever catches our exception must not commit the change: its event could not be written."""
+    if connections[using].in_atomic_block:
+        transaction.set_rollback(True, using=using)
+
+
 def _publishing(sender: type[Model], verb: str) -> list[type[ModelPublisher]]:
-    return [each for each in publishers_of(sender) if verb in each.types and not _is_muted(each.model)]
+    return [each for each in publishers_of(sender) if verb in each.types and not is_muted(each.model)]
 
 
-def _encoded(publisher: type[ModelPublisher], verb: str, instance: Model) -> Outgoing | None:
-    """The event, encoded now, while the instance is as it was saved. A mistake in the publisher is logged."""
+def _encoded(publisher: type[ModelPublisher], verb: str, instance: Model, *, using: str) -> Outgoing | None:
+    """The event, encoded now, while the instance is as it was saved. A mistake in the publisher is logged.
+
+    On a channel with OUTBOX it is raised, and ends the transaction.
+    """
     try:
         event = publisher().event(verb, instance)
         return Outgoing(channel=event.channel, body=codec.encode(event))
-    except ConfigurationError as error:
-        _tell_once(error)
-    except Exception:
-        logger.exception("%s.%s: not published", publisher.__qualname__, verb)
+    except Exception as error:
+        if _must_arrive(publisher):
+            _spoil(using)
+            raise
+        _log_mistake(publisher, verb, error)
     return None
+
+
+def _log_mistake(publisher: type[ModelPublisher], verb: str, error: Exception) -> None:
+    if isinstance(error, ConfigurationError):
+        _tell_once(error)
+    else:
+        logger.error("%s.%s: not published", publisher.__qualname__, verb, exc_info=error)
 
 
 _told: set[str] = set()
@@ -357,23 +389,3 @@ def _tell_once(error: ConfigurationError) -> None:
     if str(error) not in _told:
         _told.add(str(error))
         logger.error("model changes are not published: %s", error)
-
-
-# ------------------------------------------------------------------ silence
-
-_muted: ContextVar[tuple[type[Model] | None, ...]] = ContextVar("redis_events_muted", default=())
-
-
-@contextmanager
-def muted(*models: type[Model]) -> Iterator[None]:
-    """Publish nothing in this block; with models, nothing of their publishers."""
-    token = _muted.set((*_muted.get(), *(models or (None,))))
-    try:
-        yield
-    finally:
-        _muted.reset(token)
-
-
-def _is_muted(model: type[Model] | None) -> bool:
-    silent = _muted.get()
-    return bool(silent) and (None in silent or model in silent)

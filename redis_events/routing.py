@@ -96,6 +96,17 @@ def sender_for(channel: str) -> Sender:
     return sender
 
 
+def is_outbox(channel: str) -> bool:
+    """Whether its entry of CHANNELS says OUTBOX: then no change may be committed without its event."""
+    entry = conf.channel(channel)
+    return entry is not None and entry.OUTBOX
+
+
+def has_rows(channel: str) -> bool:
+    """Whether its events are written to the outbox: not where they stay in this process, nor while replaced."""
+    return is_outbox(channel) and not _replacements and not is_memory()
+
+
 def _find_sender(channel: str) -> Sender:
     """The sender of a channel without one so far; remembered unless what others announced could not be asked."""
     name = transport_name(channel)

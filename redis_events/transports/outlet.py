@@ -17,17 +17,25 @@ ANNOUNCE_EVERY = 10.0
 
 
 class Outlet:
-    """One connection for sending, made when it is needed and dropped when it fails."""
+    """One connection for sending, made when it is needed and dropped when it fails.
 
-    def __init__(self, location: str) -> None:
+    ``timeout`` bounds each exchange, in seconds; without one, PUBLISH_TIMEOUT does.
+    """
+
+    def __init__(self, location: str, *, timeout: float | None = None) -> None:
         self.location = location
+        self._timeout = timeout
         self._wire: Wire | None = None
         self._announced: dict[str, float] = {}
 
     def publish(self, batch: Sequence[Outgoing], command: Callable[[Outgoing], Command]) -> None:
-        """Send a batch in one round trip; with the first event of each channel, and now and then, its announcement.
+        """Send a batch in one round trip. Raises Unreachable, or Refused with what was refused."""
+        raise_refusals(self.location, batch, self.exchange(batch, command))
 
-        Raises Unreachable, or Refused with what was refused.
+    def exchange(self, batch: Sequence[Outgoing], command: Callable[[Outgoing], Command]) -> list[Any]:
+        """The reply to each event's command, all in one round trip; an error reply is returned, not raised.
+
+        The first event of each channel, and now and then another, takes its announcement along. Raises Unreachable.
         """
         due = time.monotonic() - ANNOUNCE_EVERY
         new = {outgoing.channel for outgoing in batch if self._announced.get(outgoing.channel, -1.0) < due}
@@ -35,7 +43,7 @@ class Outlet:
         replies = self.call([*told, *map(command, batch)])
         if not any(isinstance(reply, ErrorReply) for reply in replies[: len(told)]):
             self._announced |= dict.fromkeys(new, time.monotonic())
-        raise_refusals(self.location, batch, replies[len(told) :])
+        return replies[len(told) :]
 
     def call(self, commands: Sequence[Command]) -> list[Any]:
         """The reply to each command; error replies are returned, not raised. Raises Unreachable."""
@@ -52,7 +60,7 @@ class Outlet:
             self.close()
         if not self._wire:
             # A little less, so that the caller's whole wait stays within it.
-            self._wire = Wire(self.location, timeout=0.9 * conf.PUBLISH_TIMEOUT)
+            self._wire = Wire(self.location, timeout=self._timeout or 0.9 * conf.PUBLISH_TIMEOUT)
         return self._wire
 
     def close(self) -> None:

@@ -41,10 +41,10 @@ class StreamTransport(Transport):
     durable: ClassVar[bool] = True
     grouped: ClassVar[bool] = True
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: str, *, timeout: float | None = None) -> None:
         super().__init__(location)
         self.consumer = heartbeat.own_id()
-        self._outlet = Outlet(location)
+        self._outlet = Outlet(location, timeout=timeout)
         self._subscriptions: tuple[Subscription, ...] = ()
         self._waiter: Waiter | None = None
         self._care: Wire | None = None
@@ -67,6 +67,18 @@ class StreamTransport(Transport):
 
     def send(self, batch: Sequence[Outgoing]) -> None:
         self._outlet.publish(batch, _addition)
+
+    def add(self, batch: Sequence[Outgoing]) -> list[bytes | ErrorReply]:
+        """What became of each event of a batch: its entry id, or the server's refusal. Raises Unreachable."""
+        return self._outlet.exchange(batch, _addition)
+
+    def lengths(self, channels: Sequence[str]) -> list[int | ErrorReply]:
+        """How many entries each channel has. Raises Unreachable."""
+        return self._outlet.call([("XLEN", conf.redis_name(channel)) for channel in channels])
+
+    def wake_relays(self) -> None:
+        """Tell the relays of this service that something waits for them. Raises Unreachable."""
+        self._outlet.call([("PUBLISH", conf.wake_channel, "")])
 
     # -------------------------------------------------------------- receiving
 

@@ -33,13 +33,13 @@ def after(entry_id: str) -> str:
     return f"{milliseconds}-{sequence + 1}" if sequence < 2**64 - 1 else f"{milliseconds + 1}-0"
 
 
-def save(floors: Mapping[tuple[str, str], str]) -> bool:
+def save(floors: Mapping[tuple[str, str], str], *, using: str | None = None) -> bool:
     """Write floors down; whether it was done. A database that is away loses nothing but precision."""
     rows = [
         ChannelState(channel=channel, group=group, floor=floor, updated_at=now())
         for (channel, group), floor in floors.items()
     ]
-    alias = router.db_for_write(ChannelState)
+    alias = using or router.db_for_write(ChannelState)
     names_target = connections[alias].features.supports_update_conflicts_with_target  # not so on MySQL
     try:
         ChannelState.objects.using(alias).bulk_create(

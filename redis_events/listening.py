@@ -166,6 +166,8 @@ class Listener:
         failures: list[Failure] = []
         unreadable: list[Unreadable] = []
         for delivery in deliveries:
+            if delivery.is_settled:
+                continue
             table = self._tables[delivery.group]
             try:
                 document = _document(delivery, table)

@@ -24,11 +24,12 @@ FLOORS = (
     (
         "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing",
         "deadlines", "announcements", "heartbeat", "floors", "outbox", "posting", "departing", "saving", "muting",
+        "sent", "presence",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",
     ),
-    ("publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "relaying",
+    ("publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "relaying", "healing",
      "inspection"),
     ("console",),
     ("process",),

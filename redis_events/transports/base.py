@@ -49,6 +49,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """How many processes began this one alone and died over it; never more for having been in their batch."""
     is_repeated: bool = False
     """Whether it may have been processed before, in part or whole."""
+    is_settled: bool = False
+    """Whether this group had settled the event before it was lost and sent again: nothing is run for it."""
 
 
 class Transport(ABC):

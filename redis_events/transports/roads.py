@@ -15,6 +15,8 @@ from .client import Command, ErrorReply, Wire
 BLOCK = 2.0
 """Seconds a read blocks on the server; a road without an answer for BLOCK + MARGIN is dead."""
 MARGIN = 3.0
+SENT_AGAIN = {b"event", b"settled"}
+"""The fields of an entry that was lost and sent again: ``settled`` names, parted by spaces, the groups that had it."""
 
 
 class Road:
@@ -85,9 +87,12 @@ def delivery(
 ) -> Delivery:
     """One stream entry as a delivery. An entry without the field ``event`` is somebody else's: a plain message."""
     if len(fields) == 2 and fields[0] == b"event":
-        body, is_document = fields[1], True
-    else:
-        body, is_document = _other_body(dict(zip(fields[::2], fields[1::2], strict=True)))
+        return Delivery(channel, fields[1], group, entry_id.decode(), True, starts, is_repeated)
+    by_name = dict(zip(fields[::2], fields[1::2], strict=True))
+    if by_name.keys() == SENT_AGAIN:  # this group may have had it, even where nobody had seen that it was settled
+        is_settled = bool(group) and group.encode() in by_name[b"settled"].split()
+        return Delivery(channel, by_name[b"event"], group, entry_id.decode(), True, starts, True, is_settled)
+    body, is_document = _other_body(by_name)
     return Delivery(channel, body, group, entry_id.decode(), is_document, starts, is_repeated)
 
 

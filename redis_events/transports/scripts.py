@@ -47,9 +47,10 @@ end
 CUT = (
     """
 -- Remove the oldest entries of a stream that is longer than it may be.
--- KEYS: stream. ARGV: most entries it may have, most to remove now. Returns how many were removed, and how many of
--- them some group had not settled.
--- One step: what is counted must be what is removed.
+-- KEYS: stream. ARGV: most entries it may have, most to remove now, the group that marks how far unsettled entries were
+-- removed (for the relays: those are not lost). Returns how many were removed, and how many of them some group had not
+-- settled.
+-- One step: what is counted and marked must be what is removed.
 """
     + _BEFORE
     + """
@@ -65,16 +66,20 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     table.insert(groups, {pending = pending, delivered = group['last-delivered-id']})
   end
 end
-local lost = 0
+local lost, last = 0, nil
 for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', over)) do
   for _, group in ipairs(groups) do
     if before(group.delivered, entry[1]) or (group.pending and not before(entry[1], group.pending)) then
-      lost = lost + 1
+      lost, last = lost + 1, entry[1]
       break
     end
   end
 end
 redis.call('XTRIM', KEYS[1], 'MAXLEN', length - over)
+if last then
+  redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[3], last)
+  redis.call('XGROUP', 'SETID', KEYS[1], ARGV[3], last)
+end
 return {over, lost}
 """
 )
@@ -98,5 +103,31 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   end
 end
 return redis.call('XTRIM', KEYS[1], 'MINID', low)
+"""
+)
+
+ADVANCE = (
+    """
+-- Move a relay's marker to the end of what it has seen to be there. Returns 1 when it is.
+-- KEYS: stream. ARGV: the marker's group, where it was seen, where it goes.
+-- One step: a stream lost since it was seen has no marker, or one that another relay has put further back; then
+-- whoever moves it on would hide the loss.
+"""
+    + _BEFORE
+    + """
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if info['err'] then return 0 end
+for at = 1, #info, 2 do
+  if info[at] == 'last-generated-id' and before(info[at + 1], ARGV[3]) then return 0 end
+end
+for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for at = 1, #facts, 2 do group[facts[at]] = facts[at + 1] end
+  if group['name'] == ARGV[1] and group['last-delivered-id'] == ARGV[2] then
+    redis.call('XGROUP', 'SETID', KEYS[1], ARGV[1], ARGV[3])
+    return 1
+  end
+end
+return 0
 """
 )

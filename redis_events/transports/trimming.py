@@ -27,6 +27,8 @@ CUT_FOR = 1.0
 
 OURS = "~"
 """How groups begin that are nobody's."""
+CUT_MARK = "~cut"
+"""The group whose position says up to where MAX_LENGTH has removed what was not settled. It is lost with the stream."""
 
 
 class Cap(msgspec.Struct):
@@ -71,7 +73,7 @@ class Trimmer:
     def _cut(self, wire: Wire, channel: str, most: int, cap: Cap) -> None:
         lost_before, until = cap.lost, time.monotonic() + CUT_FOR
         while time.monotonic() < until:
-            answer = wire.call([("EVAL", CUT, 1, conf.redis_name(channel), most, CUT_AT_ONCE)])[0]
+            answer = wire.call([("EVAL", CUT, 1, conf.redis_name(channel), most, CUT_AT_ONCE, CUT_MARK)])[0]
             if is_error(answer) or not answer[0]:
                 break
             cap.removed, cap.lost = cap.removed + answer[0], cap.lost + answer[1]

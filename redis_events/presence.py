@@ -1,0 +1,82 @@
+"""What a stream holds at this moment: where its groups stand, and which rows of the outbox it has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import floors, sent
+from .conf import conf
+from .floors import Id, parse
+from .models import OutboxEvent
+from .transports.client import Wire, refused
+from .transports.roads import is_error
+from .transports.trimming import OURS
+
+
+@dataclass(slots=True)
+class Stream:
+    """A stream as it is now. ``positions`` and ``floors`` are by group, without and with what is pending."""
+
+    last: Id
+    first: Id | None
+    positions: dict[str, Id]
+    floors: dict[str, Id]
+
+
+def look(wire: Wire, channel: str) -> Stream | None:
+    """A stream and its groups; None where there is none. Raises TransportError, Refused where it may not be seen."""
+    name = conf.redis_name(channel)
+    groups, about = wire.call([("XINFO", "GROUPS", name), ("XINFO", "STREAM", name)])
+    for answer in (groups, about):
+        if is_error(answer) and "no such key" in str(answer):
+            return None
+        if is_error(answer):
+            raise refused(wire.location, str(answer))
+    facts = _facts(about)
+    positions = {each[b"name"].decode(): parse(each[b"last-delivered-id"].decode()) for each in map(_facts, groups)}
+    theirs = [group for group in positions if not group.startswith(OURS)]
+    # After the positions: what was read by then and is not pending now is settled.
+    pending = wire.call([("XPENDING", name, group) for group in theirs]) if theirs else []
+    return Stream(
+        last=parse(facts[b"last-generated-id"].decode()),
+        first=parse(facts[b"first-entry"][0].decode()) if facts[b"first-entry"] else None,
+        positions=positions,
+        floors={
+            group: _settled(positions[group], summary)
+            for group, summary in zip(theirs, pending, strict=True)
+            if not is_error(summary)
+        },
+    )
+
+
+def _settled(position: Id, summary: Any) -> Id:
+    return min(position, parse(floors.before(summary[1].decode()))) if summary[0] else position
+
+
+def missing(wire: Wire, channel: str, rows: Sequence[OutboxEvent]) -> list[OutboxEvent]:
+    """Rows whose entry is not in the stream, or is another one: ids went back, and somebody else got it.
+
+    Raises TransportError, also where the server refuses.
+    """
+    name = conf.redis_name(channel)
+    ids = [text(sent.entry_id(row)) for row in rows]
+    answers = wire.call([("XRANGE", name, id, id) for id in ids])
+    for answer in answers:
+        if is_error(answer):
+            raise refused(wire.location, str(answer))
+    return [row for row, found in zip(rows, answers, strict=True) if not found or _body(found[0][1]) != bytes(row.body)]
+
+
+def _body(fields: list[bytes]) -> bytes | None:
+    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"event")
+
+
+def text(entry_id: Id) -> str:
+    """An entry id as the server writes it."""
+    return f"{entry_id[0]}-{entry_id[1]}"
+
+
+def _facts(answer: Any) -> dict[bytes, Any]:
+    return dict(zip(answer[::2], answer[1::2], strict=True))

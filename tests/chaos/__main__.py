@@ -1,0 +1,81 @@
+"""make chaos: so many kills for each row, on SQLite and on PostgreSQL; the report says what became of them.
+
+make chaos ARGS="--replay 7:12.1:33 --database postgres" plays one trial again and shows its history.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import django
+
+from tests.servers import Postgres, Server
+
+ROWS = [*map(str, range(1, 21)), "random"]
+
+
+def main() -> int:
+    options = _options()
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.settings"
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Server(aof=True) as server:
+        with _database(options.database, Path(folder)) as entry:
+            os.environ |= {"CHAOS_DATABASE": json.dumps(entry), "CHAOS_LOCATION": server.url}
+            return _play(options, server, Path(folder))
+
+
+def _play(options: argparse.Namespace, server: Server, folder: Path) -> int:
+    django.setup()
+    from . import actors, receivers
+    from .campaign import Campaign
+    from .world import World
+
+    _quiet()
+    actors.prepare()
+    world = World(server, folder)
+    receivers.history = world.history
+    actors.observe(lambda: world.history)
+    try:
+        campaign = Campaign(world, options)
+        return campaign.replay(options.replay) if options.replay else campaign.run()
+    finally:
+        world.close()
+
+
+def _quiet() -> None:
+    import logging
+
+    logging.disable(logging.CRITICAL)
+
+
+@contextmanager
+def _database(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    if name == "sqlite":
+        yield {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3"), "OPTIONS": {"timeout": 10}}
+        return
+    with Postgres() as postgres:
+        yield postgres.create("chaos")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is drawn")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help="of GUARANTEES.md §2")
+    parser.add_argument("--kills", type=int, default=60, help="for each row")
+    parser.add_argument("--random-kills", type=int, help="at random instants; five times as many unless given")
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--replay", metavar="SEED", help="play one trial again and show its history")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -102,6 +102,12 @@ def listen() -> None:
     Retrier(all_receivers()).drain()
 
 
+def finish() -> None:
+    """What a relay and a listener find to do."""
+    relay()
+    listen()
+
+
 def listen_and_stop() -> None:
     """All that listen_events runs; asked to stop at the second effect."""
     effects = itertools.count(1)
@@ -138,4 +144,4 @@ def clean_up() -> None:
 
 def replay(until: datetime) -> None:
     """Hand the receiver that is not `once` all that is in the stream again; goes on where a replay was cut."""
-    Replay().old_events("second", since=until - timedelta(hours=1), until=until)
+    Replay().old_events("tests.chaos.receivers.second", since=until - timedelta(hours=1), until=until)

@@ -45,8 +45,10 @@ class Campaign:
 
     def run(self) -> int:
         print(f"seed {self.options.seed}, {self.options.database}", flush=True)
-        tallies = [self._row(row) for row in self.options.rows]
-        self._write(tallies)
+        tallies: list[Tally] = []
+        for row in self.options.rows:
+            tallies.append(self._row(row))
+            self._write(tallies)
         kills, failed = sum(each.kills for each in tallies), sum(each.violations for each in tallies)
         print(f"{kills} kills and faults, {failed} trials with violations", flush=True)
         return 1 if failed else 0
@@ -89,7 +91,8 @@ class Campaign:
 
     def _tell(self, outcome: Outcome) -> None:
         for violation in outcome.violations:
-            print(f"{outcome.scenario.row} ({outcome.scenario.title}) {violation}", flush=True)
+            what = str(violation).strip().splitlines()
+            print(f"{outcome.scenario.row} ({outcome.scenario.title}) {what[0]} {what[-1] if what[1:] else ''}", flush=True)
         if outcome.violations:
             again = f'make chaos ARGS="--database {self.options.database} --replay {outcome.seed}"'
             print(f"  again: {again}", flush=True)

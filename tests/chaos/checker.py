@@ -64,12 +64,13 @@ def one_effect(lines: list[Line]) -> Iterator[str]:
 
 
 def bounded_runs(lines: list[Line]) -> Iterator[str]:
-    """I4. What was held and tried again by its receiver's own wish is no cut, and not counted."""
-    cuts = _cuts(lines, "listener", "database", "redis")
-    runs = Counter((line["source"], line["event"], line["attempt"]) for line in of(lines, "ran", receiver="second"))
-    for (_, event, _), count in runs.items():
-        if count > 1 + cuts:
-            yield f"second ran {count} times over event {event} with {cuts} cuts"
+    """I4. Each entry of an event and each replay may run it once, each cut once more."""
+    extra = _cuts(lines, "listener", "redis") + sum(1 for _ in of(lines, "replay"))
+    entries = Counter((line["source"], line["event"]) for line in of(lines, "entry"))
+    runs = Counter((line["source"], line["event"]) for line in of(lines, "ran", receiver="second"))
+    for event, count in runs.items():
+        if count > max(1, entries[event]) + extra:
+            yield f"second ran {count} times over event {event[1]}: {entries[event]} entries, {extra} cuts or replays"
 
 
 def bounded_entries(lines: list[Line]) -> Iterator[str]:

@@ -36,6 +36,7 @@ def act(receiver: str, event: Event[Any]) -> None:
     history.note("ran", receiver=receiver, source=event.source, event=event.id, attempt=event.attempt)
     kind, order = event.data["kind"], event.data["id"]
     if kind == "poison" and receiver == "second":
+        history.note("cut", who="listener", at="poison")
         os.kill(os.getpid(), signal.SIGKILL)
     have_effect(receiver, event, order)
     if kind == "bad" and receiver != "second":

@@ -14,7 +14,7 @@ REDIS_EVENTS = {
     "PREFIX": "",
     "CHANNELS": {"orders": {"OUTBOX": True}, "others": {"TRANSPORT": "stream"}},
     "RETRY": {"attempts": 3, "delay": 0.001, "max_delay": 0.01},
-    "MAX_DELIVERIES": 2,
+    "MAX_DELIVERIES": 5,
     "PUBLISH_TIMEOUT": 1.0,
     "RECONNECT_MAX": 0.1,
     "POLL": 0.2,

@@ -21,7 +21,7 @@ from django.db import connections
 from redis_events import routing
 from redis_events.codec import decode, encode
 from redis_events.conf import conf
-from redis_events.events import Event
+from redis_events.events import Event, now
 from redis_events.models import HeldDelivery, OutboxEvent
 from tests.proxy import Proxy
 from tests.servers import Server
@@ -133,6 +133,13 @@ class World:
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
                 return
             time.sleep(0.001)
+
+    def pass_time(self) -> None:
+        """What the dead have claimed is free again: heartbeats and claims of retries would be, some seconds later."""
+        HeldDelivery.objects.filter(due__gt=now()).update(due=now())
+        connections.close_all()
+        with self.server.client() as client:
+            client.delete(*client.scan_iter(f"{conf.PREFIX}:redis-events:listeners:*"), "none")
 
     # -------------------------------------------------------------- faults
 

@@ -13,8 +13,10 @@ import msgspec
 from django.apps import AppConfig, apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import router
 from msgspec.inspect import CustomType, type_info
 
+from . import outbox
 from .announcements import STREAM
 from .codec import ANY, type_name
 from .conf import GROUP, NAME, RESERVED, ChannelConf, conf, glob, problems
@@ -22,7 +24,7 @@ from .events import EventType
 from .exceptions import ConfigurationError
 from .registry import Receiver, all_receivers, event_types, publishers
 from .retry import default_retry
-from .routing import create, transport_name
+from .routing import create, is_memory, is_outbox, transport_name
 from .transports.pubsub import MOST_PATTERNS
 
 DOCS = "docs/checks.md"
@@ -94,6 +96,13 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
         yield _message(Error, "E015", text, hint, receiver.place)
 
 
+def _check_plain(receiver: Receiver) -> Iterator[CheckMessage]:
+    if receiver.once or receiver.is_async or is_memory() or not is_outbox(receiver.channel):
+        return
+    text = f"{receiver.name}: {receiver.channel!r} has an OUTBOX, and a plain receiver may run twice for an event."
+    yield _message(Warning, "W012", text, "Say once=True: its database effect then happens once.", receiver.place)
+
+
 def _check_channel(receiver: Receiver) -> Iterator[CheckMessage]:
     if not receiver.channel or not receiver.channel.isprintable() or " " in receiver.channel:
         text = f"{receiver.name}: {receiver.channel!r} is no channel name or pattern."
@@ -153,6 +162,7 @@ RECEIVER_CHECKS: Sequence[Callable[[Receiver], Iterator[CheckMessage]]] = (
     _check_signature,
     _check_annotation,
     _check_once,
+    _check_plain,
     _check_channel,
     _check_group,
     _check_using,
@@ -252,6 +262,37 @@ def _check_retention(entry: ChannelConf) -> Iterator[CheckMessage]:
     if kept < longest:
         text = f"Channel {entry.name!r} is kept for {kept:g} s, and retries may take {longest:g} s."
         yield _message(Warning, "W005", text, "A longer RETENTION, or a Retry that ends earlier.")
+
+
+@register("redis_events")
+def check_outboxes(**_: Any) -> list[CheckMessage]:
+    """E016: a database in which published changes are written and the routers allow no outbox."""
+    found = []
+    for alias, publisher in _outboxes():
+        if alias not in outbox.aliases():
+            text = f"{publisher.__qualname__} needs an outbox in {alias!r}, and the routers keep its table from there."
+            hint = 'Let allow_migrate() of your routers say None or True for the app "redis_events".'
+            found.append(_message(Error, "E016", text, hint, publisher))
+    return found
+
+
+@register("redis_events", Tags.database)
+def check_outbox_tables(databases: Sequence[str] | None = None, **_: Any) -> list[CheckMessage]:
+    """W013: a database without the table of its outbox. No error, which would keep ``migrate`` from making it."""
+    found = []
+    for alias in sorted({alias for alias, _ in _outboxes()} & set(databases or ()) & set(outbox.aliases())):
+        if not outbox.has_table(using=alias):
+            text = f"The table of the outbox is missing in the database {alias!r}: published changes cannot be saved."
+            found.append(_message(Warning, "W013", text, f"Run manage.py migrate --database {alias}."))
+    return found
+
+
+def _outboxes() -> Iterator[tuple[str, Any]]:
+    """The databases that publishers on OUTBOX channels write to."""
+    if any(problems()) or is_memory():
+        return
+    for model, declared in publishers.items():
+        yield from ((router.db_for_write(model), each) for each in declared if is_outbox(each.channel))
 
 
 @register("redis_events")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 from django.db import Error, close_old_connections, connections
 from django.db.models import Count, Q
 
-from . import held
+from . import announcements, held, outbox
 from .conf import conf
 from .events import now
+from .exceptions import TransportError
 from .held import State
 from .models import ChannelState, HeldDelivery
 from .registry import Receiver
@@ -24,15 +25,23 @@ EVERY = 60.0
 """Seconds between two rounds."""
 CHUNK = 1_000
 """Rows deleted in one statement: a longer one would keep others waiting."""
+PAUSE = 0.05
+"""Seconds between two such statements on an outbox: 20,000 rows a second at most, and others come in between."""
 PATIENCE = 60.0
 """Seconds a row may be overdue before somebody should know: releases of a service take turns."""
 
 
 class Cleaner:
-    """Makes its rounds in a thread of its own. ``alive`` names the receivers that some listener of this service has."""
+    """Makes its rounds in a thread of its own. ``alive`` names the receivers that some listener of this service has.
 
-    def __init__(self, receivers: Iterable[Receiver], *, alive: Callable[[], Collection[str]]) -> None:
-        self._aliases = held.aliases(receivers) | {held.default_alias()}
+    ``outboxes`` are databases whose sent events are deleted after RETENTION.
+    """
+
+    def __init__(
+        self, receivers: Collection[Receiver], *, alive: Callable[[], Collection[str]], outboxes: Collection[str] = ()
+    ) -> None:
+        self._aliases = held.aliases(receivers) | {held.default_alias()} if receivers else set()
+        self._outboxes = outboxes
         self._alive = alive
         self._orphans: set[tuple[str, str]] = set()
         self._stopping = threading.Event()
@@ -58,6 +67,28 @@ class Cleaner:
                 self._look_for_orphans(alias)
             except Error as error:
                 logger.debug("held deliveries in %r were not looked after: %s", alias, error)
+
+        self._clean_outboxes()
+
+    def _clean_outboxes(self) -> None:
+        """Delete what was sent longer ago than anybody wants it kept: while Redis is away nobody knows."""
+        if not self._outboxes:
+            return
+        try:
+            announced = announcements.fetch(timeout=1.0)
+        except TransportError:
+            return
+        for alias in self._outboxes:
+            try:
+                for channel in outbox.channels(using=alias):
+                    self._delete_sent(channel, alias, announcements.retention(channel, announced))
+            except Error as error:
+                logger.debug("the outbox of %r was not looked after: %s", alias, error)
+
+    def _delete_sent(self, channel: str, alias: str, kept: float) -> None:
+        while outbox.delete_some(channel, using=alias, older_than=kept, limit=CHUNK) == CHUNK:
+            if self._stopping.wait(PAUSE):
+                return
 
     def _delete_old(self, alias: str) -> None:
         """Dead letters whose last run is longer ago than KEEP_DEAD, and what broken-off replays noted."""

@@ -79,13 +79,22 @@ class Console:
         parts = [f"redis_events {__version__}", conf.SERVICE or "unnamed service", _server()]
         return " · ".join([*parts, f"Django {django.get_version()}", f"pid {os.getpid()}"])
 
+    def relaying(self, aliases: Sequence[str]) -> None:
+        """The line others wait for: the relay is connected."""
+        self._say(self._title(), event="started")
+        self._say(f"Relaying the outbox of {', '.join(aliases)}. Ctrl+C to stop.", event="relaying")
+
+    def nothing_to_relay(self) -> None:
+        """There is no server to send to."""
+        self._say(f"Nothing to relay: LOCATION is {mask(conf.LOCATION)}.", event="nothing")
+
     def not_ready(self, what: str) -> None:
         """Something must be done first."""
-        self._say(f"Cannot listen: {what}: run `manage.py migrate`.", style="ERROR", event="not_ready")
+        self._say(f"Cannot start: {what}: run `manage.py migrate`.", style="ERROR", event="not_ready")
 
     def contradiction(self, what: str) -> None:
         """Two services say different things of one channel."""
-        self._say(f"Cannot listen: {what}. Make their CHANNELS agree.", style="ERROR", event="contradiction")
+        self._say(f"Cannot start: {what}. Make their CHANNELS agree.", style="ERROR", event="contradiction")
 
     def nothing_to_listen_to(self, wanted: Sequence[str], known: Sequence[str]) -> None:
         """Nothing is registered, or nothing matches: say where receivers are looked for."""
@@ -104,7 +113,7 @@ class Console:
 
     def cannot_connect(self, error: TransportError) -> None:
         """The server is not there, or will not have us."""
-        self._say(f"Cannot listen: {error}", style="ERROR", event="unreachable")
+        self._say(f"Cannot start: {error}", style="ERROR", event="unreachable")
 
     def warn(self, message: str) -> None:
         """Something that does not keep us from listening."""
@@ -144,12 +153,13 @@ class Console:
             text = f"stopping: {in_flight} in flight, up to {conf.GRACE:g} s (again to abort) …"
             self._say(text, event="stopping", in_flight=in_flight)
 
-    def stopped(self, listeners: Sequence[Listener], abandoned: int) -> None:
+    def stopped(self, listeners: Sequence[Listener], abandoned: int, *, relayed: int = 0) -> None:
         """The last line: what was done, and what was left."""
         self._shown.clear()
         self._flush_unshown()
         counts: Counter[Outcome] = sum((listener.counts for listener in listeners), Counter())
         outcomes: dict[str, Any] = {str(outcome): counts[outcome] for outcome in Outcome} | {"abandoned": abandoned}
+        outcomes |= {"relayed": relayed} if relayed else {}
         parts = " · ".join(f"{count:,} {name}" for name, count in outcomes.items())
         self._say(f"stopped. {parts} · {_clock(time.monotonic() - self._began)}", event="stopped", **outcomes)
 

@@ -122,7 +122,7 @@ class Poster:
         self._refused = (self._refused | done.refused.keys()) - accepted
 
     def _wake_relays(self) -> None:
-        if self._turn.acquire(blocking=False):
+        if not self._breaker.is_resting and self._turn.acquire(blocking=False):
             try:
                 self._transport.wake_relays()
             except TransportError as error:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
 from types import FrameType
@@ -17,7 +17,7 @@ from typing import Any
 
 from django.db import Error
 
-from . import __version__, announcements, deadlines, heartbeat, held
+from . import __version__, announcements, deadlines, heartbeat, held, outbox
 from .announcements import Announcement, contradictions
 from .cleaning import Cleaner
 from .conf import conf, glob
@@ -26,9 +26,11 @@ from .exceptions import TransportError, Unreachable
 from .keeping import BEAT, Keeper, Recorder
 from .listening import Listener
 from .registry import Receiver, all_receivers
+from .relaying import Relay
 from .retry import backoff
 from .retrying import Retrier
 from .routing import create, is_memory, listening_plan, transport_name
+from .threads import Threads
 from .transports.client import Waiter, Wire
 
 logger = logging.getLogger("redis_events.listen")
@@ -59,38 +61,7 @@ class Options:
     max_events: int | None = None
     max_time: float | None = None
     dry_run: bool = False
-
-
-@dataclass(slots=True)
-class Threads:
-    """The listeners and the retrier, each in a thread, and what brought one down."""
-
-    started: list[str] = field(default_factory=list)
-    ended: list[str] = field(default_factory=list)
-    """Noted before the bell rings: a thread is still alive for a moment after that."""
-    crashed: list[BaseException] = field(default_factory=list)
-
-    def start(self, name: str, run: Callable[[], None], ring: Callable[[], None]) -> None:
-        def work() -> None:
-            try:
-                run()
-            except BaseException as error:
-                logger.exception("%s stopped unexpectedly", name)
-                self.crashed.append(error)
-            finally:
-                self.ended.append(name)
-                ring()
-
-        self.started.append(name)
-        threading.Thread(target=work, name=f"redis_events-{name}", daemon=True).start()
-
-    @property
-    def alive(self) -> int:
-        return len(self.started) - len(self.ended)
-
-    @property
-    def are_alive(self) -> bool:
-        return self.alive > 0
+    relay: bool = True
 
 
 def run(options: Options, console: Console) -> Exit:
@@ -100,6 +71,14 @@ def run(options: Options, console: Console) -> Exit:
         console.nothing_to_listen_to(options.channels, sorted({each.channel for each in all_receivers()}))
         return Exit.NOTHING_TO_LISTEN_TO
     return Process(receivers, options, console).run()
+
+
+def run_relay(console: Console) -> Exit:
+    """Relay until asked to stop; the code to exit with. Raises ConfigurationError."""
+    if is_memory():
+        console.nothing_to_relay()
+        return Exit.NOTHING_TO_LISTEN_TO
+    return Process((), Options(), console).run()
 
 
 def chosen_receivers(channels: Sequence[str]) -> tuple[Receiver, ...]:
@@ -125,6 +104,7 @@ class Process:
         self._keeper: Keeper | None = None
         self._recorder: Recorder | None = None
         self._cleaner: Cleaner | None = None
+        self._relay: Relay | None = None
         self._elsewhere: set[str] = set()
         """The receivers that other listeners of this service have."""
         self._began = time.monotonic()
@@ -140,8 +120,11 @@ class Process:
                 self._plan(announced)
                 if self._lacks_tables(announced):
                     return Exit.NOT_READY
+                self._relay = self._make_relay()
                 for listener in self.listeners:
                     self._patiently(listener.connect)
+                if self._relay:
+                    self._patiently(self._relay.connect)
             except TransportError as error:
                 if self._signals:
                     return Exit.OK
@@ -188,6 +171,8 @@ class Process:
 
     def _lacks_tables(self, announced: Sequence[Announcement]) -> bool:
         """Whether a stream could not be listened to: its failures are rows, and settled only when those stand."""
+        if not self.receivers:
+            return self._lacks_outbox()
         streams = [each for each in self.receivers if transport_name(each.channel, announced) == "stream"]
         try:
             lacking = bool(streams) and not held.has_table(using=held.default_alias())
@@ -197,13 +182,20 @@ class Process:
             self.console.not_ready(f"{streams[0].channel} is a stream, and the tables of redis_events are missing")
         return lacking
 
+    def _lacks_outbox(self) -> bool:
+        lacking = not _outboxes()
+        if lacking:
+            self.console.not_ready("the table of the outbox is missing in every database")
+        return lacking
+
     def _start(self, announced: Sequence[Announcement]) -> None:
-        self._retrier = self._make_retrier()
-        self._keeper = self._make_keeper()
+        self._retrier = self._make_retrier() if self.receivers else None
+        self._keeper = self._make_keeper() if self.receivers else None
         if self._keeper and self._keeper.beat() and not self.options.drain:
             # Other listeners of this service write rows for receivers only we have, once they have seen us.
             self._bell.wait(2 * max(conf.POLL, BEAT))
-        self.console.listening(self.receivers, announced)
+        self._say_ready(announced)
+        self._start_relay()
         for listener in self.listeners:
             self._threads.start("listener", partial(listener.run, drain=self.options.drain), self._bell.wake)
         if self._retrier and not self.options.drain:
@@ -212,9 +204,32 @@ class Process:
             self._helpers.start("keeper", self._keeper.run, self._bell.wake)
             self._recorder = self._make_recorder()
             self._helpers.start("recorder", self._recorder.run, self._bell.wake)
-        if self._retrier and not self.options.drain:
-            self._cleaner = Cleaner(self.receivers, alive=self._all_alive)
+        if (self._retrier or self._relay) and not self.options.drain:
+            outboxes = self._relay.aliases if self._relay else ()
+            self._cleaner = Cleaner(self.receivers, alive=self._all_alive, outboxes=outboxes)
             self._helpers.start("cleaner", self._cleaner.run, self._bell.wake)
+
+    def _say_ready(self, announced: Sequence[Announcement]) -> None:
+        if self.receivers:
+            self.console.listening(self.receivers, announced)
+        elif self._relay:
+            self.console.relaying(self._relay.aliases)
+
+    def _make_relay(self) -> Relay | None:
+        found = _outboxes() if self.options.relay and not is_memory() else []
+        return Relay(found) if found else None
+
+    def _start_relay(self) -> None:
+        if not self._relay:
+            return
+        if not self.options.drain:
+            self._threads.start("relay", self._relay.run, self._bell.wake)
+            return
+        try:
+            self._relay.drain()
+        except TransportError as error:
+            self.console.warn(f"the outbox was not emptied: {error}")
+        self._relay.close()
 
     def _make_keeper(self) -> Keeper | None:
         if is_memory():
@@ -288,19 +303,21 @@ class Process:
 
         Nobody waits for a receiver that has outrun its timeout.
         """
+        heard = len(self._signals)  # before anybody reads that we stop, and signals again
         in_flight = sum(listener.in_flight for listener in self.listeners)
         self.console.stopping(in_flight)
-        heard = len(self._signals)
         for listener in self.listeners:
             listener.stop()
         if self._retrier:
             self._retrier.stop()
+        if self._relay:
+            self._relay.stop()
         deadline = time.monotonic() + conf.GRACE
         while self._are_working() and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
         self._say_goodbye()
-        self.console.stopped(self.listeners, abandoned)
+        self.console.stopped(self.listeners, abandoned, relayed=self._relay.relayed if self._relay else 0)
         if code is Exit.RECYCLE and deadlines.overdue():
             return code
         return Exit.ABANDONED if self._threads.are_alive else code
@@ -351,6 +368,18 @@ def _announced(*, tells: bool = True) -> list[Announcement]:
         return announcements.read(wire)
     finally:
         wire.close()
+
+
+def _outboxes() -> list[str]:
+    """The databases with an outbox; those that are away may have one."""
+
+    def may_have(alias: str) -> bool:
+        try:
+            return outbox.has_table(using=alias)
+        except Error:
+            return True
+
+    return list(filter(may_have, outbox.aliases()))
 
 
 def leave(code: Exit) -> None:

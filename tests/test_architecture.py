@@ -24,7 +24,7 @@ FLOORS = (
     (
         "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing",
         "deadlines", "announcements", "heartbeat", "floors", "outbox", "posting", "departing", "saving", "muting",
-        "sent", "presence",
+        "sent", "presence", "threads",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",

@@ -140,7 +140,7 @@ def test_trouble_at_the_start_is_one_line() -> None:
     screen = Screen()
     screen.console.cannot_connect(Unreachable("redis://h: connection refused"))
     screen.console.warn("the tables are missing")
-    assert screen.text == "Cannot listen: redis://h: connection refused\nWarning: the tables are missing\n"
+    assert screen.text == "Cannot start: redis://h: connection refused\nWarning: the tables are missing\n"
 
 
 def test_a_terminal_that_is_not_utf8_is_no_reason_to_fail(project: Project) -> None:

@@ -45,7 +45,8 @@ class Command(BaseCommand):
         console = Console(self.stdout, self.style, verbosity=options["verbosity"], log_format=options["log_format"])
         asked = ("channels", "drain", "max_events", "max_time", "dry_run")
         try:
-            code = run(Options(**{name: options[name] for name in asked}), console)
+            chosen = {name: options[name] for name in asked}
+            code = run(Options(**chosen, relay=not options["no_relay"]), console)
         except ConfigurationError as error:
             raise CommandError(str(error), returncode=Exit.NOT_READY) from error
         if code is Exit.ABANDONED or overdue():

@@ -78,6 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--random-kills", type=int, help="at random instants; five times as many unless given")
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--replay", metavar="SEED", help="play one trial again and show its history")
+    parser.add_argument("--until-broken", action="store_true", help="end with the first trial that breaks something")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
     return parser.parse_args()
 

@@ -22,6 +22,7 @@ from redis_events.healing import Healer
 from redis_events.listening import Listener
 from redis_events.process import Options, Process
 from redis_events.registry import all_receivers
+from redis_events.relaying import Relay
 from redis_events.replaying import Replay
 from redis_events.retrying import Retrier
 from redis_events.transports import claims
@@ -88,9 +89,7 @@ def leave_unsent(kinds: Sequence[str], shape: str) -> None:
 def relay() -> None:
     """Send what is unsent, after looking for what the server has lost."""
     Healer("default").poll()
-    transport = StreamTransport(conf.LOCATION, timeout=0.9)
-    while outbox.send_some(transport, using="default", limit=2).has_more:
-        pass
+    Relay(["default"]).drain()
 
 
 # ------------------------------------------------------------------ listening

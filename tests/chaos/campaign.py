@@ -7,6 +7,9 @@ import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import redis_events
 
 from .scenarios import SCENARIOS, Scenario
 from .trial import Outcome, play
@@ -44,7 +47,8 @@ class Campaign:
         self.options = options
 
     def run(self) -> int:
-        print(f"seed {self.options.seed}, {self.options.database}", flush=True)
+        package = Path(redis_events.__file__).parent.parent
+        print(f"seed {self.options.seed}, {self.options.database}, package {package}", flush=True)
         tallies: list[Tally] = []
         for row in self.options.rows:
             tallies.append(self._row(row))
@@ -68,7 +72,7 @@ class Campaign:
         for outcome in self._trials(chosen, TRIALS_PER_KILL * wanted):
             tally.add(outcome)
             self._tell(outcome)
-            if tally.kills >= wanted:
+            if tally.kills >= wanted or (tally.broken and self.options.until_broken):
                 break
         tally.seconds = time.monotonic() - began
         print(f"{row:>6}  {tally.kills:4} kills  {tally.violations:3} violations  {tally.seconds:5.1f} s", flush=True)

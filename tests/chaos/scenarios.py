@@ -177,6 +177,7 @@ def _twins(trial: Trial) -> None:
     trial.publish()
     trial.run(actors.relay)
     trial.world.add_twins()
+    trial.publish()
     trial.cut_short(actors.listen, "listener")
 
 

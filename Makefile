@@ -1,7 +1,7 @@
-# make demo · test · lint · bench · test-all, each with ARGS="…" for the program behind it.
+# make demo · test · lint · bench · chaos · test-all, each with ARGS="…" for the program behind it.
 # Each makes what it needs in .venv first; a machine needs Python ≥ 3.11 with venv and pip, nothing else.
 .DEFAULT_GOAL := test
-.PHONY: demo test lint bench test-all
+.PHONY: demo test lint bench chaos test-all
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Whatever the shell was set up for, this is another project.
@@ -25,6 +25,9 @@ lint: .venv/test.stamp
 
 bench: .venv/dev.stamp
 	@exec $(PYTHON) -m benchmarks $(ARGS)
+
+chaos: .venv/test.stamp
+	@exec $(PYTHON) -m tests.chaos $(ARGS)
 
 # $(call venv,FOLDER,PYTHONS): a virtual environment of the first of PYTHONS that will do.
 define venv

@@ -1,4 +1,4 @@
-"""make chaos: so many kills for each row, on SQLite and on PostgreSQL; the report says what became of them.
+"""make chaos: so many kills for each row, on SQLite and PostgreSQL side by side; --report writes what became of them.
 
 make chaos ARGS="--replay 7:12.1:33 --database postgres" plays one trial again and shows its history.
 """
@@ -9,6 +9,7 @@ import argparse
 import gc
 import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +22,8 @@ import django
 
 from tests.servers import Postgres, Server
 
+from . import planted, report
+
 NO_FSYNC = ("--appendfsync", "no")
 """What a process has written outlives it; only a power cut asks for more, and is played by cutting the file."""
 ROWS = [*map(str, range(1, 21)), "random"]
@@ -28,6 +31,23 @@ ROWS = [*map(str, range(1, 21)), "random"]
 
 def main() -> int:
     options = _options()
+    return _side_by_side(options) if options.database == "both" else _one(options)
+
+
+def _side_by_side(options: argparse.Namespace) -> int:
+    """A process for each database, then the report."""
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        files = {name: Path(folder) / name for name in ("sqlite", "postgres")}
+        same = [sys.executable, "-m", "tests.chaos", *sys.argv[1:], "--seed", str(options.seed)]
+        started = [subprocess.Popen([*same, "--database", name, "--json", str(files[name])]) for name in files]
+        code = max(each.wait() for each in started)
+        if options.report:
+            campaigns = [json.loads(file.read_text()) for file in files.values()]
+            options.report.write_text(report.written(campaigns, list(planted.hunt_all())))
+        return code
+
+
+def _one(options: argparse.Namespace) -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.settings"
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Server(aof=True, extra=NO_FSYNC) as server:
         with _database(options.database, Path(folder)) as entry:
@@ -76,11 +96,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help="of GUARANTEES.md §2")
     parser.add_argument("--kills", type=int, default=60, help="for each row")
     parser.add_argument("--random-kills", type=int, help="at random instants; five times as many unless given")
-    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--database", choices=("sqlite", "postgres", "both"), default="both")
     parser.add_argument("--replay", metavar="SEED", help="play one trial again and show its history")
     parser.add_argument("--until-broken", action="store_true", help="end with the first trial that breaks something")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    return parser.parse_args()
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write what was measured, and hunt planted bugs")
+    options = parser.parse_args()
+    if options.replay and options.database == "both":
+        parser.error("--replay needs the --database in which it was found")
+    return options
 
 
 if __name__ == "__main__":

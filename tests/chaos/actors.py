@@ -129,7 +129,7 @@ def listen_and_give_up() -> None:
         raise OperationalError("the harness says that the database is gone")
 
     wrap("redis_events.held.hold", before=fail)
-    listener.run()
+    listener.run(drain=True)
 
 
 def clean_up() -> None:

@@ -47,8 +47,7 @@ class Campaign:
         self.options = options
 
     def run(self) -> int:
-        package = Path(redis_events.__file__).parent.parent
-        print(f"seed {self.options.seed}, {self.options.database}, package {package}", flush=True)
+        self._introduce()
         tallies: list[Tally] = []
         for row in self.options.rows:
             tallies.append(self._row(row))
@@ -59,11 +58,18 @@ class Campaign:
 
     def replay(self, seed: str) -> int:
         """Play one trial again; its history and what is wrong with it."""
+        self._introduce()
         outcome = play(self.world, SCENARIOS[int(seed.split(":")[1])], seed)
         for line in outcome.lines:
             print(json.dumps(line))
         print(*(outcome.violations or ["no violation"]), sep="\n")
         return 1 if outcome.violations else 0
+
+    def _introduce(self) -> None:
+        package = Path(redis_events.__file__).parent.parent
+        print(
+            f"seed {self.options.replay or self.options.seed}, {self.options.database}, package {package}", flush=True
+        )
 
     def _row(self, row: str) -> Tally:
         chosen = [(at, each) for at, each in enumerate(SCENARIOS) if each.row == row and self._can_play(each)]
@@ -96,7 +102,10 @@ class Campaign:
     def _tell(self, outcome: Outcome) -> None:
         for violation in outcome.violations:
             what = str(violation).strip().splitlines()
-            print(f"{outcome.scenario.row} ({outcome.scenario.title}) {what[0]} {what[-1] if what[1:] else ''}", flush=True)
+            print(
+                f"{outcome.scenario.row} ({outcome.scenario.title}) {what[0]} {what[-1] if what[1:] else ''}",
+                flush=True,
+            )
         if outcome.violations:
             again = f'make chaos ARGS="--database {self.options.database} --replay {outcome.seed}"'
             print(f"  again: {again}", flush=True)

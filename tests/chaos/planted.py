@@ -11,9 +11,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 DIFFS = Path(__file__).parent / "planted"
@@ -63,36 +64,47 @@ def hunt(bug: Bug) -> Found:
         shutil.copytree(ROOT / "redis_events", copy / "redis_events", ignore=shutil.ignore_patterns("__pycache__"))
         apply = ["git", "apply", str(DIFFS / f"{bug.name}.diff")]
         subprocess.run(apply, cwd=copy, check=True, env={**os.environ, "GIT_CEILING_DIRECTORIES": str(copy.parent)})
-        return _played(bug.row, bug.database, bug.kills, copy)
+        return _played(bug, copy)
 
 
-def whole(row: str, database: str, kills: int = 30) -> Found:
-    """The same seeds with the package as it is."""
-    return _played(row, database, kills, ROOT)
+def is_clean(found: Found, bug: Bug) -> bool:
+    """Whether the seed that found a bug finds nothing in the package as it is."""
+    return _run(["--replay", found.seed, "--database", bug.database], ROOT).returncode == 0
 
 
-def _played(row: str, database: str, kills: int, package: Path) -> Found:
-    arguments = ["--seed", str(SEED), "--rows", row, "--kills", str(kills), "--database", database, "--until-broken"]
+def _played(bug: Bug, package: Path) -> Found:
+    arguments = ["--seed", str(SEED), "--rows", bug.row, "--kills", str(bug.kills), "--database", bug.database]
+    ended = _run([*arguments, "--until-broken"], package)
+    seed = re.search(r"--replay (\S+)\"", ended.stdout)
+    broken = dict.fromkeys(re.findall(r"\) (I\d+):", ended.stdout))
+    return Found(tuple(broken), seed[1] if seed else "", ended.stdout)
+
+
+def _run(arguments: Sequence[str], package: Path) -> subprocess.CompletedProcess[str]:
     paths = os.pathsep.join([str(package), str(ROOT)])
     env = {**os.environ, "PYTHONPATH": paths, "PYTHONSAFEPATH": "1"}  # the folder it starts in must not come first
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.chaos", *arguments], cwd=ROOT, env=env, text=True, capture_output=True, check=False
-    )
-    output = ended.stdout + ended.stderr
-    assert ended.returncode in (0, 1), output
-    assert f"package {package}" in output, output
-    seed = re.search(r"--replay (\S+)\"", output)
-    return Found(tuple(dict.fromkeys(re.findall(r"\) (I\d+):", output))), seed[1] if seed else "", output)
+    command = [sys.executable, "-m", "tests.chaos", *arguments]
+    ended = subprocess.run(command, cwd=ROOT, env=env, text=True, capture_output=True, check=False)
+    assert ended.returncode in (0, 1), ended.stderr
+    assert f"package {package}\n" in ended.stdout, ended.stdout
+    return ended
+
+
+def hunt_all(names: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Hunt the bugs with these names, or all; what became of each."""
+    for bug in BUGS:
+        if not names or bug.name in names:
+            found = hunt(bug)
+            facts = {"row": bug.row, "database": bug.database, "seed": found.seed, "invariants": found.invariants}
+            yield {"name": bug.name, **facts, "caught": not set(found.invariants).isdisjoint(bug.invariants)}
 
 
 def main() -> int:
-    chosen = [bug for bug in BUGS if not sys.argv[1:] or bug.name in sys.argv[1:]]
     missed = 0
-    for bug in chosen:
-        found = hunt(bug)
-        is_caught = not set(found.invariants).isdisjoint(bug.invariants)
-        missed += not is_caught
-        print(f"{'caught' if is_caught else 'MISSED'}  {bug.name:28} {' '.join(found.invariants):10} seed {found.seed}", flush=True)
+    for each in hunt_all(sys.argv[1:]):
+        missed += not each["caught"]
+        verdict = "caught" if each["caught"] else "MISSED"
+        print(f"{verdict}  {each['name']:28} {' '.join(each['invariants']):10} seed {each['seed']}", flush=True)
     return 1 if missed else 0
 
 

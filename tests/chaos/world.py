@@ -232,6 +232,13 @@ class World:
         for where, count in self.left().items():
             self.history.note("left", where=where, count=count)
 
+    def note_unsent(self) -> None:
+        """A relay has just looked, after all that was written was committed: then nothing is unsent."""
+        count = self.left().get("outbox")
+        connections.close_all()
+        if count:
+            self.history.note("left", where="the outbox, right after a relay has looked", count=count)
+
     def left(self) -> dict[str, int]:
         """What is not done yet, by place."""
         with self.server.client() as client:

@@ -26,7 +26,7 @@ from . import planted, report
 
 NO_FSYNC = ("--appendfsync", "no")
 """What a process has written outlives it; only a power cut asks for more, and is played by cutting the file."""
-ROWS = [*map(str, range(1, 21)), "random"]
+ROWS = [*map(str, range(1, 21)), "random", "servers"]
 
 
 def main() -> int:
@@ -50,12 +50,12 @@ def _side_by_side(options: argparse.Namespace) -> int:
 def _one(options: argparse.Namespace) -> int:
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.chaos.settings"
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Server(aof=True, extra=NO_FSYNC) as server:
-        with _database(options.database, Path(folder)) as entry:
+        with _database(options.database, Path(folder)) as (entry, postgres):
             os.environ |= {"CHAOS_DATABASE": json.dumps(entry), "CHAOS_LOCATION": server.url}
-            return _play(options, server, Path(folder))
+            return _play(options, server, Path(folder), postgres)
 
 
-def _play(options: argparse.Namespace, server: Server, folder: Path) -> int:
+def _play(options: argparse.Namespace, server: Server, folder: Path, postgres: Postgres | None) -> int:
     django.setup()
     from . import actors, receivers
     from .campaign import Campaign
@@ -63,7 +63,7 @@ def _play(options: argparse.Namespace, server: Server, folder: Path) -> int:
 
     _quiet()
     actors.prepare()
-    world = World(server, folder)
+    world = World(server, folder, postgres)
     receivers.history = world.history
     actors.observe(lambda: world.history)
     gc.freeze()  # else each fork's first collection copies all of the heap
@@ -81,13 +81,13 @@ def _quiet() -> None:
 
 
 @contextmanager
-def _database(name: str, folder: Path) -> Iterator[dict[str, Any]]:
+def _database(name: str, folder: Path) -> Iterator[tuple[dict[str, Any], Postgres | None]]:
     if name == "sqlite":
         options = {"timeout": 10, "init_command": "PRAGMA synchronous=OFF"}
-        yield {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3"), "OPTIONS": options}
+        yield {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / "db.sqlite3"), "OPTIONS": options}, None
         return
     with Postgres() as postgres:
-        yield postgres.create("chaos")
+        yield postgres.create("chaos"), postgres
 
 
 def _options() -> argparse.Namespace:

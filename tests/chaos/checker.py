@@ -65,7 +65,7 @@ def one_effect(lines: list[Line]) -> Iterator[str]:
 
 def bounded_runs(lines: list[Line]) -> Iterator[str]:
     """I4. Each entry of an event and each replay may run it once, each cut once more."""
-    extra = _cuts(lines, "listener", "redis") + sum(1 for _ in of(lines, "replay"))
+    extra = _cuts(lines, "listener", "redis", "database") + sum(1 for _ in of(lines, "replay"))
     entries = Counter((line["source"], line["event"]) for line in of(lines, "entry"))
     runs = Counter((line["source"], line["event"]) for line in of(lines, "ran", receiver="second"))
     for event, count in runs.items():
@@ -75,7 +75,7 @@ def bounded_runs(lines: list[Line]) -> Iterator[str]:
 
 def bounded_entries(lines: list[Line]) -> Iterator[str]:
     """I5. An entry more than there were sendings is one that a client sent again behind our back."""
-    cuts = _cuts(lines, "publisher", "relay", "redis")
+    cuts = _cuts(lines, "publisher", "relay", "redis", "database")
     begun = Counter(event for line in of(lines, "sending") for event in line["events"])
     for (source, event), count in Counter((line["source"], line["event"]) for line in of(lines, "entry")).items():
         if source == "shop" and count > 1 + cuts:

@@ -12,9 +12,9 @@ HEAD = """# Reliability, measured
 Written by `make chaos ARGS="--report docs/reliability.md"`; nothing in here is typed by hand.
 
 A trial runs a real Valkey with an append-only file and a real database. Publisher, relay and listener are processes of
-their own and meet `kill -9` at a named place of the row, or at any call or return of anything they run (*random*), up
-to three times in a row, so that what the first kill leaves is what the second finds. Then everything is healed and
-worked off, and a checker looks for what must not be: {invariants}.
+their own. They meet `kill -9` at a named place of the row, or at any call or return of anything they run (*random*), up
+to three times in a row, so that what the first kill leaves is what the second finds; *servers* are killed while all are
+at work. Then everything is healed and worked off, and a checker looks for what must not be: {invariants}.
 
 No violation in n cuts bounds the rate at 3 / n, with 95 % confidence. That is the figure given, not "never".
 """
@@ -24,9 +24,9 @@ and `once` receiver · I4 outside effects ≤ the event's entries and cuts · I5
 sendings · I7 nothing is left over · I8 dead letters hold the bytes that were sent · I9 all done within 5 s · I10
 nothing is settled that did not commit"""
 
-SHORTENED = """Waits that only let time pass are cut short: the heartbeat of the dead and their claims of retries are free at
-once, the seconds of silence that make a listener dead and the head start of a row's own process are 0. *Violations* are
-the trials in which the checker found any.
+SHORTENED = """Waits that only let time pass are cut short: the heartbeat of the dead and their claims of retries are free
+at once, the seconds of silence that make a listener dead and the head start of a row's own process are 0. *Violations*
+are the trials in which the checker found any.
 """
 
 

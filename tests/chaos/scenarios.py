@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+from django.db import Error
 
 from redis_events.exceptions import TransportError
 
@@ -111,10 +114,10 @@ def _lose_reply(trial: Trial, work: Work, who: str, *, most: int) -> None:
 
 
 def _tolerantly(work: Work) -> None:
-    """A server that is away ends this actor; another one will come."""
+    """A server or a database that is away ends this actor; another one will come."""
     try:
         work()
-    except TransportError:
+    except (TransportError, Error):
         os._exit(0)
 
 
@@ -267,6 +270,28 @@ def _at_random(trial: Trial) -> None:
     trial.cut_short(work, who)
 
 
+def _server_killed(trial: Trial) -> None:
+    """The server is killed and started again while everybody is at work."""
+    world = trial.world
+    _with_all_at_work(trial, "redis", lambda: (world.server.kill(), world.server.start()))
+
+
+def _database_killed(trial: Trial) -> None:
+    _with_all_at_work(trial, "database", trial.world.restart_database)
+
+
+def _with_all_at_work(trial: Trial, who: str, harm: Callable[[], object]) -> None:
+    world = trial.world
+    trial.publish()
+    works: list[Work] = [lambda: actors.publish(trial.kinds * 3, "each"), actors.relay, actors.finish]
+    pids = [world.fork(lambda work=work: _tolerantly(work)) for work in works]
+    time.sleep(trial.dice.uniform(0.0, 0.1))
+    world.history.note("cut", who=who, at="kill -9")
+    harm()
+    world.wait(*pids)
+    world.note_snapshot()
+
+
 OUTBOX_WRITE = "redis_events.outbox.write"
 FAILING = ("good", "bad", "again")
 SCENARIOS = (
@@ -326,4 +351,6 @@ SCENARIOS = (
              places=[("redis_events.inbox._statement", "before"), (EFFECT, "before"), (EFFECT, "after"),
                      (COMMIT, "after"), (SETTLE, "before"), (SETTLE, "after")]),
     Scenario(row="random", title="any call or return in any process", play=_at_random),
+    Scenario(row="servers", title="Valkey killed while all are at work", play=_server_killed),
+    Scenario(row="servers", title="PostgreSQL killed while all are at work", play=_database_killed, only="postgresql"),
 )  # fmt: skip

@@ -10,6 +10,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from redis_events.conf import conf
 from redis_events.events import Event, now
 from redis_events.models import HeldDelivery, OutboxEvent
 from tests.proxy import Proxy
-from tests.servers import Server
+from tests.servers import Postgres, Server, wait_for
 
 from . import receivers
 from .history import History
@@ -41,8 +42,9 @@ TABLES += ("redis_events_outboxevent", "redis_events_inboxentry")
 class World:
     """One server, one database, one trial at a time; each trial has a prefix of its own and empty tables."""
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path, postgres: Postgres | None = None) -> None:
         self.server = server
+        self.postgres = postgres
         self.folder = folder
         self.proxy = Proxy(server)
         self.history = History(folder / "history")
@@ -157,6 +159,19 @@ class World:
         file = max(self.server.dir.glob("appendonlydir/*.incr.aof"), key=lambda path: path.stat().st_mtime)
         os.truncate(file, int(file.stat().st_size * dice.uniform(0.3, 1.0)))
         self.server.start()
+
+    def restart_database(self) -> None:
+        """kill -9; what its orphans still hold keeps a new one from starting for a moment."""
+        assert self.postgres
+        self.postgres.kill()
+        wait_for(self._database_starts, timeout=15, what="PostgreSQL to start again")
+
+    def _database_starts(self) -> bool:
+        assert self.postgres
+        with suppress(RuntimeError):
+            self.postgres.start()
+            return True
+        return False
 
     def shorten_retention(self) -> None:
         """For what is forked from now on, RETENTION is over for all there is."""

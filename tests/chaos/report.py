@@ -24,9 +24,9 @@ and `once` receiver · I4 outside effects ≤ the event's entries and cuts · I5
 sendings · I7 nothing is left over · I8 dead letters hold the bytes that were sent · I9 all done within 5 s · I10
 nothing is settled that did not commit"""
 
-SHORTENED = """Waits that only let time pass are cut short: the heartbeat of the dead and their claims of retries are free
-at once, the seconds of silence that make a listener dead and the head start of a row's own process are 0. *Violations*
-are the trials in which the checker found any.
+SHORTENED = """Waits that only let time pass are cut short: the heartbeat of the dead and their claims of retries are
+free at once, the seconds of silence that make a listener dead and the head start of a row's own process are 0.
+*Violations* are the trials in which the checker found any.
 """
 
 

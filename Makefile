@@ -1,8 +1,8 @@
-# make demo · test · lint · bench · bench-peers · test-all · test-pairs, each with ARGS="…" for the program behind it.
+# make demo · test · lint · bench · bench-peers · chaos · test-all · test-pairs, each with ARGS="…" for the program behind it.
 # Each makes what it needs in .venv first; a machine needs Python ≥ 3.11 with venv and pip, nothing else.
 .DEFAULT_GOAL := test
 .SECONDEXPANSION:
-.PHONY: demo test lint bench bench-peers test-all test-pairs pairs
+.PHONY: demo test lint bench bench-peers chaos test-all test-pairs pairs
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Whatever the shell was set up for, this is another project.
@@ -34,6 +34,9 @@ PEER_PYTHONS = python3.13 python3.14 python3.12 python3.11 python3
 bench-peers: .venv/dev.stamp
 	@$(MAKE) --no-print-directory --keep-going $(PEERS:%=.venvs/peers-%/stamp) || echo "Going on without those."
 	@exec $(PYTHON) -m benchmarks.peers $(ARGS)
+
+chaos: .venv/test.stamp
+	@exec $(PYTHON) -m tests.chaos $(ARGS)
 
 # $(call venv,FOLDER,PYTHONS): a virtual environment of the first of PYTHONS that will do.
 define venv

@@ -93,7 +93,7 @@ def _database(name: str, folder: Path) -> Iterator[tuple[dict[str, Any], Postgre
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of all that is drawn")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help="of GUARANTEES.md §2")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, metavar="ROW", help="of docs/reliability.md")
     parser.add_argument("--kills", type=int, default=60, help="for each row")
     parser.add_argument("--random-kills", type=int, help="at random instants; five times as many unless given")
     parser.add_argument("--database", choices=("sqlite", "postgres", "both"), default="both")

@@ -1,4 +1,4 @@
-"""The invariants of GUARANTEES.md §3, each a function from the lines of a history to what contradicts it.
+"""The invariants, each a function from the lines of a history to what contradicts it.
 
 I1 committed and not dead ⇒ effect exists · I2 effect ⇒ committed · I3 one database effect per (event, receiver) ·
 I4 outside effects ≤ 1 + cuts · I5 stream entries per event ≤ 1 + cuts, and one per sending · I7 nothing is left over ·

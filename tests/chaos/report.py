@@ -1,4 +1,4 @@
-"""docs/reliability.md: what the kill harness has measured, in the words of GUARANTEES.md §2."""
+"""docs/reliability.md: what the kill harness has measured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of GUARANTEES.md §2: what is going on, and the places where it is cut."""
+"""The life of an event in rows: what is going on, and the places where it is cut."""
 
 from __future__ import annotations
 

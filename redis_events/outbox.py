@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from .codec import decode
 from .conf import conf
 from .events import now
-from .models import OutboxEvent
 from .signals import event_published
 from .transports.base import Outgoing
 from .transports.client import ONE_CHANNEL_ONLY, ErrorReply
-from .transports.stream import StreamTransport
+
+if TYPE_CHECKING:  # publishing imports us, and can be imported before Django has its models
+    from .models import OutboxEvent
+    from .transports.stream import StreamTransport
 
 LIMIT = 500
 """Rows claimed at once."""
@@ -78,13 +82,18 @@ def _insert(batch: Sequence[Outgoing], connection: BaseDatabaseWrapper, moment: 
 
 def _values(outgoing: Outgoing, connection: BaseDatabaseWrapper, moment: Any) -> tuple[Any, ...]:
     envelope = decode(outgoing.body, channel=outgoing.channel).envelope
-    body = OutboxEvent._meta.get_field("body").get_db_prep_value(outgoing.body, connection)
+    body = _model()._meta.get_field("body").get_db_prep_value(outgoing.body, connection)
     stamp = connection.ops.adapt_datetimefield_value(moment)
     return outgoing.channel, envelope.id, envelope.type, envelope.subject or "", body, stamp, False
 
 
+@cache
+def _model() -> type[OutboxEvent]:
+    return apps.get_model("redis_events", "OutboxEvent")
+
+
 def _table() -> str:
-    return OutboxEvent._meta.db_table
+    return _model()._meta.db_table
 
 
 # ------------------------------------------------------------------ sending
@@ -118,7 +127,7 @@ def send_some(
         _mark(connection, taken)
     sent = [Outgoing(channel, body) for id, channel, body in rows if id in taken]
     if sent and event_published.receivers:
-        event_published.send_robust(StreamTransport, batch=sent)
+        event_published.send_robust(type(transport), batch=sent)
     return Round(sent=sent, has_more=len(claimed) == limit or len(rows) < len(claimed), refused=full | refused)
 
 
@@ -240,7 +249,7 @@ def aliases() -> list[str]:
 
     A replica is told by Django's own mark for it, ``TEST: {"MIRROR": …}``: nothing can be claimed there.
     """
-    allowed = (alias for alias in connections if router.allow_migrate_model(alias, OutboxEvent))
+    allowed = (alias for alias in connections if router.allow_migrate_model(alias, _model()))
     return [alias for alias in allowed if not connections[alias].settings_dict["TEST"].get("MIRROR")]
 
 
@@ -253,7 +262,7 @@ def has_table(*, using: str) -> bool:
 
 def channels(*, using: str) -> Iterator[str]:
     """Every channel that has rows, found by one step in the index each."""
-    rows = OutboxEvent.objects.using(using).order_by("channel").values_list("channel", flat=True)
+    rows = _model().objects.using(using).order_by("channel").values_list("channel", flat=True)
     last = rows.first()
     while last is not None:
         yield last
@@ -263,9 +272,9 @@ def channels(*, using: str) -> Iterator[str]:
 def delete_some(channel: str, *, using: str, older_than: float, limit: int) -> int:
     """Delete up to ``limit`` of a channel's rows that were sent, or discarded, more than so many seconds ago."""
     before = now() - timedelta(seconds=older_than)
-    rows = OutboxEvent.objects.using(using).filter(channel=channel)
+    rows = _model().objects.using(using).filter(channel=channel)
     sent = rows.filter(sent_ms__lt=int(before.timestamp() * 1000)).order_by("sent_ms", "sent_seq")
     discarded = rows.filter(sent_ms=None, discarded=True, created_at__lt=before)
     ids = list(sent.values_list("pk", flat=True)[:limit])
     ids += discarded.values_list("pk", flat=True)[: limit - len(ids)]
-    return OutboxEvent.objects.using(using).filter(pk__in=ids).delete()[0] if ids else 0
+    return _model().objects.using(using).filter(pk__in=ids).delete()[0] if ids else 0

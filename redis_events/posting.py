@@ -12,18 +12,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.core.signals import setting_changed
 from django.db import Error
 
 from . import outbox
-from .conf import conf
 from .exceptions import Refused, TransportError
 from .outbox import LIMIT, Round, Written, is_of_channel
+from .routing import create
 from .transports.base import Outgoing
-from .transports.stream import StreamTransport
 from .wording import one_line
+
+if TYPE_CHECKING:
+    from .transports.stream import StreamTransport
 
 logger = logging.getLogger("redis_events.publish")
 
@@ -74,7 +76,7 @@ class Poster:
     def __init__(self, alias: str, breaker: Breaker) -> None:
         self.alias = alias
         self._breaker = breaker
-        self._transport = StreamTransport(conf.LOCATION)
+        self._transport = cast("StreamTransport", create("stream"))
         self._ids: deque[int] = deque()
         self._turn = threading.Lock()
         self._refused: set[str] = set()

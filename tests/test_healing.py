@@ -507,21 +507,31 @@ def _hold_rows(using: str, locked: threading.Event, done: threading.Event) -> No
     connections.close_all()
 
 
-def test_a_flush_between_two_looks_does_not_move_the_mark(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_begun", [False, True], ids=["alone", "another_relay_heals"])
+def test_a_flush_between_two_looks_does_not_move_the_mark(
+    shop: Shop, is_begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shop.send(5)
     shop.poll()
     shop.send(5)
-    seen = healing.look
+    seen, mark = healing.look, ChannelState.objects.get(group="~relay:shop").floor
 
     def look_then_lose(wire: Wire, channel: str) -> Any:
         stream = seen(wire, channel)
         shop.client.flushall()
+        if is_begun:
+            shop.client.xadd(shop.stream, {"event": "new"})
+            shop.client.xgroup_create(shop.stream, "~relay:shop", "0")
         return stream
 
     monkeypatch.setattr(healing.Healer, "_is_holed", lambda *_: False)
     monkeypatch.setattr(healing, "look", look_then_lose)
     shop.poll()
     monkeypatch.undo()
+    assert ChannelState.objects.get(group="~relay:shop").floor == mark
+    markers = [each["last-delivered-id"] for each in shop.client.xinfo_groups(shop.stream)] if is_begun else []
+    assert markers == [b"0-0"] * is_begun
+    assert shop.client.exists(shop.stream) == is_begun
     shop.finish("shop")
 
 

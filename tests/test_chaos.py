@@ -153,7 +153,7 @@ def test_no_kill_breaks_a_promise(database: str) -> None:
         needs("postgres")
     arguments = ["--database", database, "--kills", str(KILLS), "--random-kills", str(AT_RANDOM), "--seed", "1"]
     command = [sys.executable, "-m", "tests.chaos", *arguments]
-    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
+    ended = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False, timeout=600)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 

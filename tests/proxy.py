@@ -106,6 +106,12 @@ class Proxy:
         with self._lock:
             self._replies_left = number
 
+    @property
+    def has_dropped(self) -> bool:
+        """Whether the reply that was to be dropped came, and was."""
+        with self._lock:
+            return self._replies_left is None
+
     def close(self) -> None:
         self.refuse()
         self.heal()

@@ -117,8 +117,10 @@ def test_a_dropped_reply_means_the_command_ran_and_nobody_knows(client: redis.Re
     client.delete("proxy:counter")
     proxy.drop_reply(2)
     assert client.incr("proxy:counter") == 1
+    assert not proxy.has_dropped
     with pytest.raises(redis.ConnectionError):
         client.incr("proxy:counter")
+    assert proxy.has_dropped
     assert client.get("proxy:counter") == b"2"
 
 

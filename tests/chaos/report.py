@@ -12,13 +12,15 @@ NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 HEAD = """# Reliability, measured
 
-Written by `make chaos ARGS="--seed N --report docs/reliability.md"`, or by `python -m tests.chaos.report` from the files
-of campaigns that had some rows each; nothing in here is typed by hand.
+Written by `make chaos ARGS="--seed N --report docs/reliability.md"`, or by `python -m tests.chaos.report` from files of
+campaigns that had some rows each; nothing in here is typed by hand.
 
 A trial runs a real Valkey with an append-only file and a real database. Publisher, relay and listener are processes of
 their own. They meet `kill -9` at a named place of the row, or at any call or return of anything they run (*random*), up
 to three times in a row, so that what the first kill leaves is what the second finds; *servers* are killed while all are
-at work. Then everything is healed and worked off, and a checker looks for what must not be: {invariants}.
+at work. Then everything is healed and worked off, and a checker looks for what must not be:
+
+{invariants}.
 
 No violation in n cuts bounds the rate at 3 / n, with 95 % confidence. That is the figure given, not "never".
 """

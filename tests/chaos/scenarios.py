@@ -107,8 +107,9 @@ def _lose_reply(trial: Trial, work: Work, who: str, *, most: int) -> None:
     world, nth = trial.world, trial.dice.randint(1, most)
     world.go_through(world.proxy.url)
     world.proxy.drop_reply(nth)
-    world.history.note("cut", who=who, at=f"the reply to command {nth} is lost")
     world.run(lambda: _tolerantly(work))
+    if world.proxy.has_dropped:
+        world.history.note("cut", who=who, at=f"the reply to command {nth} is lost")
     world.go_through(world.server.url)
     world.note_snapshot()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 HEAD = """# Reliability, measured
 
-Written by `make chaos ARGS="--report docs/reliability.md"`; nothing in here is typed by hand.
+Written by `make chaos ARGS="--seed N --report docs/reliability.md"`, or by `python -m tests.chaos.report` from the files
+of campaigns that had some rows each; nothing in here is typed by hand.
 
 A trial runs a real Valkey with an append-only file and a real database. Publisher, relay and listener are processes of
 their own. They meet `kill -9` at a named place of the row, or at any call or return of anything they run (*random*), up
@@ -34,6 +38,19 @@ def written(campaigns: Sequence[dict[str, Any]], planted: Sequence[dict[str, Any
     """The whole document."""
     parts = [HEAD.format(invariants=INVARIANTS), _facts(campaigns), _table(campaigns), SHORTENED]
     return "\n".join([*parts, _planted(planted)] if planted else parts)
+
+
+def joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One campaign for each database out of those that had some of the rows, in the order of the rows."""
+    found: dict[str, dict[str, Any]] = {}
+    for part in parts:
+        whole = found.setdefault(part["database"], {**part, "rows": []})
+        whole["rows"] = sorted([*whole["rows"], *part["rows"]], key=lambda row: _place(row["row"]))
+    return list(found.values())
+
+
+def _place(row: str) -> tuple[int, str]:
+    return (int(row), "") if row.isdecimal() else (1_000, row)
 
 
 def _facts(campaigns: Sequence[dict[str, Any]]) -> str:
@@ -83,3 +100,9 @@ def _planted(planted: Sequence[dict[str, Any]]) -> str:
         name = each["name"].replace("-", " ")
         lines.append(f"| {name} | row {each['row']} | {broke} | {NAMES[each['database']]} | `{each['seed']}` |")
     return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    from .planted import hunt_all
+
+    print(written(joined([json.loads(Path(name).read_text()) for name in sys.argv[1:]]), list(hunt_all())), end="")

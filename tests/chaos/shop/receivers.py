@@ -8,7 +8,7 @@ from typing import Any
 
 from redis_events import Event, Reject, RetryLater, receives
 
-from .history import History
+from ..history import History
 from .models import Effect
 
 history: History | None = None

@@ -108,6 +108,11 @@ ALLOWED = {
     "a dead letter of a bad order": dead("bad"),
     "a second effect of a plain receiver": more("effect", **EFFECT, receiver="second"),
     "a second run for a second entry": more("ran", **RAN),
+    "a run that failed is run again": lambda lines: [
+        *lines,
+        *[{"what": "ran", **RAN}] * 2,
+        {"what": "failed", **RAN, "error": "database is locked"},
+    ],
     "another service's event with its effects": lambda lines: [
         *lines,
         {"what": "sent", "order": 1001, "kind": "good"},

@@ -57,8 +57,9 @@ def _one(options: argparse.Namespace) -> int:
 
 def _play(options: argparse.Namespace, server: Server, folder: Path, postgres: Postgres | None) -> int:
     django.setup()
-    from . import actors, receivers
+    from . import actors
     from .campaign import Campaign
+    from .shop import receivers
     from .world import World
 
     _quiet()

@@ -33,7 +33,7 @@ from redis_events.transports.trimming import Trimmer
 
 from .failpoints import Cut, arm, wrap
 from .history import History
-from .models import Order
+from .shop.models import Order
 
 Work = Callable[[], object]
 
@@ -115,7 +115,7 @@ def listen_and_stop() -> None:
         if next(effects) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    wrap("tests.chaos.receivers.have_effect", after=ask)
+    wrap("tests.chaos.shop.receivers.have_effect", after=ask)
     with open(os.devnull, "w") as nowhere:
         Process(all_receivers(), Options(drain=True), Console(OutputWrapper(nowhere), no_style())).run()
 
@@ -143,4 +143,4 @@ def clean_up() -> None:
 
 def replay(until: datetime) -> None:
     """Hand the receiver that is not `once` all that is in the stream again; goes on where a replay was cut."""
-    Replay().old_events("tests.chaos.receivers.second", since=until - timedelta(hours=1), until=until)
+    Replay().old_events("tests.chaos.shop.receivers.second", since=until - timedelta(hours=1), until=until)

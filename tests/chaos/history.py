@@ -1,6 +1,6 @@
 """The history of a trial: one JSON line for each thing that happened or was found, appended so that kills lose none.
 
-Every line has `what`: order, sent, sending, ran, effect, entry, held, left, cut, snapshot, recovered or crashed.
+`what` is order, sent, sending, ran, failed, effect, entry, held, left, cut, snapshot, recovered or crashed.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
 HEAD = """# Reliability, measured
 
-Written by `make chaos ARGS="--seed N --report docs/reliability.md"`, or by `python -m tests.chaos.report` from files of
-campaigns that had some rows each; nothing in here is typed by hand.
+Written by `make chaos ARGS="--seed N --report docs/reliability.md"`, or by `python -m tests.chaos.report` from the
+files of campaigns that had some rows each; nothing in here is typed by hand.
 
 A trial runs a real Valkey with an append-only file and a real database. Publisher, relay and listener are processes of
 their own. They meet `kill -9` at a named place of the row, or at any call or return of anything they run (*random*), up

@@ -21,7 +21,7 @@ from .world import World
 
 COMMIT = "django.db.backends.base.base.BaseDatabaseWrapper._commit"
 EXCHANGE = "redis_events.transports.outlet.Outlet.exchange"
-EFFECT = "tests.chaos.receivers.have_effect"
+EFFECT = "tests.chaos.shop.receivers.have_effect"
 SETTLE = "redis_events.transports.stream.StreamTransport.settle"
 SHAPES = ("lone", "each", "all")
 
@@ -330,7 +330,7 @@ SCENARIOS = (
              places=[("redis_events.held.hold", "after"), ("redis_events.held.claim", "after"),
                      ("redis_events.held.finish", "before"), ("redis_events.held.finish", "after")]),
     Scenario(row="15", title="receiver 2 of 3 crashed", play=_listener, kinds=["good", "again"], most=12,
-             places=[("tests.chaos.receivers.act", "before"), ("tests.chaos.receivers.act", "after")]),
+             places=[("tests.chaos.shop.receivers.act", "before"), ("tests.chaos.shop.receivers.act", "after")]),
     Scenario(row="15", title="poison", play=_poison),
     Scenario(row="16", title="SIGTERM, then SIGKILL", play=_stop, most=2, hows=["kill", "soon"],
              places=[("redis_events.process.Process._stop", "before"), (COMMIT, "before"), (SETTLE, "before"),

@@ -6,7 +6,7 @@ import os
 SECRET_KEY = "for trials only"
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-INSTALLED_APPS = ["redis_events", "tests.chaos"]
+INSTALLED_APPS = ["redis_events", "tests.chaos.shop"]
 DATABASES = {"default": json.loads(os.environ.get("CHAOS_DATABASE", '{"ENGINE": "django.db.backends.sqlite3"}'))}
 REDIS_EVENTS = {
     "SERVICE": "shop",

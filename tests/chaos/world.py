@@ -27,15 +27,15 @@ from redis_events.models import HeldDelivery, OutboxEvent
 from tests.proxy import Proxy
 from tests.servers import Postgres, Server, wait_for
 
-from . import receivers
 from .history import History
-from .models import Effect, Order
+from .shop import receivers
+from .shop.models import Effect, Order
 
 PATIENCE = 20.0
 """Seconds an actor may take before it counts as hung."""
 CHANNEL = "orders"
 GROUP = "shop"
-TABLES = ("chaos_order", "chaos_effect", "redis_events_helddelivery", "redis_events_channelstate")
+TABLES = ("shop_order", "shop_effect", "redis_events_helddelivery", "redis_events_channelstate")
 TABLES += ("redis_events_outboxevent", "redis_events_inboxentry")
 
 

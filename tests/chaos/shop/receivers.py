@@ -6,9 +6,11 @@ import os
 import signal
 from typing import Any
 
+from django.db import Error
+
 from redis_events import Event, Reject, RetryLater, receives
 
-from .history import History
+from ..history import History
 from .models import Effect
 
 history: History | None = None
@@ -47,4 +49,9 @@ def act(receiver: str, event: Event[Any]) -> None:
 
 def have_effect(receiver: str, event: Event[Any], order: int) -> None:
     """The place where a receiver is half-way."""
-    Effect.objects.create(source=event.source, event_id=event.id, order=order, receiver=receiver)
+    try:
+        Effect.objects.create(source=event.source, event_id=event.id, order=order, receiver=receiver)
+    except Error as error:
+        assert history
+        history.note("failed", receiver=receiver, source=event.source, event=event.id, error=str(error))
+        raise

@@ -10,6 +10,8 @@ from typing import Any
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL"}
 
+FIGURES = ("trials", "kills", "violations", "seconds")
+
 HEAD = """# Reliability, measured
 
 Written by `make chaos ARGS="--seed N --report docs/reliability.md"`, or by `python -m tests.chaos.report` from the
@@ -47,7 +49,16 @@ def joined(parts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for part in parts:
         whole = found.setdefault(part["database"], {**part, "rows": []})
-        whole["rows"] = sorted([*whole["rows"], *part["rows"]], key=lambda row: _place(row["row"]))
+        whole["rows"] = sorted(_summed([*whole["rows"], *part["rows"]]), key=lambda row: _place(row["row"]))
+    return list(found.values())
+
+
+def _summed(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row that was played more than once counts with all its trials."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        before = found.setdefault(row["row"], {**row, **dict.fromkeys(FIGURES, 0)})
+        before.update({figure: before[figure] + row[figure] for figure in FIGURES})
     return list(found.values())
 
 

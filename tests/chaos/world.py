@@ -125,8 +125,14 @@ class World:
         self.wait(self.fork(work))
 
     def wait_until_stopped(self, pid: int) -> bool:
-        """Until an actor has frozen itself; False when it came to its end before."""
-        return os.WIFSTOPPED(os.waitpid(pid, os.WUNTRACED)[1])
+        """Until an actor has frozen itself; False when it came to its end before. One that does neither is killed."""
+        deadline = time.monotonic() + PATIENCE
+        while (ended := os.waitpid(pid, os.WUNTRACED | os.WNOHANG)) == (0, 0):
+            if time.monotonic() > deadline:
+                self.history.note("crashed", error="an actor hangs")
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.001)
+        return os.WIFSTOPPED(ended[1])
 
     def wait_a_moment(self, pid: int, seconds: float = 0.3) -> None:
         """Until an actor has ended, or does not get any further; it is waited for later in any case."""

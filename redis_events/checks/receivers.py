@@ -94,8 +94,11 @@ def _check_once(receiver: Receiver) -> Iterator[CheckMessage]:
         text = f"{receiver.name}: once needs a transaction around it, which an async function cannot have."
         yield message(Error, "E005", text, "Make it a plain def, or leave once out.", receiver.place)
     elif receiver.once and transport_name(receiver.channel) in ("pubsub", "memory"):
-        text = f"{receiver.name}: once on {receiver.channel!r}, which is pub/sub: it comes at most once anyway."
-        yield message(Warning, "W002", text, "Leave once out, or put the channel on a stream.", receiver.place)
+        text = (
+            f"{receiver.name}: once on {receiver.channel!r}, which is pub/sub by the settings: it comes at most once."
+        )
+        hint = "Leave once out, or put the channel on a stream. Where another service has done so, silence this."
+        yield message(Warning, "W002", text, hint, receiver.place)
 
 
 def _check_inbox(receiver: Receiver) -> Iterator[CheckMessage]:

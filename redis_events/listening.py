@@ -46,6 +46,8 @@ logger = logging.getLogger("redis_events.listen")
 
 IDLE = 1.0
 """Seconds a quiet wait for deliveries lasts before the listener looks up."""
+CARE = 1.0
+"""Seconds a stream's database connections are kept at most between two batches, where none of them failed."""
 MOST_QUARANTINED = 1_000
 """Quarantine rows an hour and channel: anybody can write to pub/sub."""
 
@@ -78,6 +80,7 @@ class Listener:
         self._once = OnceRunner(self._stopping)
         self._can_hold = True
         self._absent: dict[str, Table] = {}
+        self._next_care = 0.0
 
     # -------------------------------------------------------------- the loop
 
@@ -161,7 +164,7 @@ class Listener:
             return
         self.transport.settle(deliveries)
         self._report(results, deliveries)
-        close_old_connections()  # now, not before: it takes 17 µs, and nobody waits for them here
+        self._care_for_connections(has_failed=bool(failures) or any(result.error for result in results))
 
     def _match(self, deliveries: Sequence[Delivery]) -> tuple[list[Run], list[Failure]]:
         """The runs there are to do, and what is held without a run: no event, no receiver of this release, poison."""
@@ -266,6 +269,16 @@ class Listener:
             text = "%s messages on %s were no events within an hour; further ones are not kept"
             logger.error(text, f"{MOST_QUARANTINED:,}", one_line(channel, limit=64))
         return self._quarantined[channel, hour] <= MOST_QUARANTINED
+
+    def _care_for_connections(self, *, has_failed: bool) -> None:
+        """Close those that are broken or too old: after the batch, when nobody waits for them.
+
+        With CONN_MAX_AGE = 0 each is too old at every look, and a new one takes PostgreSQL as long as fifty receivers
+        with an INSERT. A stream's events outlive one that breaks between two looks: they are run again.
+        """
+        if has_failed or not self.transport.durable or time.monotonic() >= self._next_care:
+            self._next_care = time.monotonic() + CARE
+            close_old_connections()
 
     def _report(self, results: Sequence[Result], deliveries: Sequence[Delivery]) -> None:
         """Tell who is watching. Nothing in here changes an outcome."""

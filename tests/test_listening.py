@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, transaction
+from django.db.backends.signals import connection_created
 
 from redis_events import Event, Reject, Retry, RetryLater, event_settled, gap_detected, held, listening, publish
 from redis_events.listening import Listener
@@ -19,6 +20,7 @@ from redis_events.models import DeadLetter, HeldDelivery
 from redis_events.registry import Receiver
 from redis_events.retry import Outcome
 from redis_events.runner import Result
+from redis_events.transports.memory import MemoryTransport
 from redis_events.transports.pubsub import PubSubTransport
 from tests.listeners import delivery, document, listener, receiver
 from tests.processes import Project
@@ -193,6 +195,40 @@ def in_a_thread(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=run)
     thread.start()
     thread.join(20)
+
+
+class Durable(MemoryTransport):
+    durable = True
+
+
+def test_a_stream_keeps_its_connection_between_batches_and_looks_after_it_when_a_run_has_failed() -> None:
+    def create(event: Event[Any]) -> None:
+        Tag.objects.create(name=str(event.data))
+        if event.data == "bad":
+            raise Reject("no")
+
+    def opened(*data: str, transport: type[MemoryTransport] = Durable) -> int:
+        own = Listener(transport("memory://listeners"), [receiver(create)])
+        made: list[object] = []
+        with noting(connection_created, made):
+            in_a_thread(lambda: [own.process([delivery(document(each))]) for each in ("first", *data)])
+        return len(made)
+
+    assert opened("good", "good") == 2  # the first look comes at once, the next a second later
+    assert opened("good", "bad", "good") == 3
+    assert opened("good", "good", transport=MemoryTransport) == 3
+
+
+@contextmanager
+def noting(signal: Any, found: list[object]) -> Iterator[None]:
+    def note(connection: object, **_: object) -> None:
+        found.append(connection)
+
+    signal.connect(note)
+    try:
+        yield
+    finally:
+        signal.disconnect(note)
 
 
 def test_a_database_that_is_away_is_one_line_and_receivers_run_on(caplog: pytest.LogCaptureFixture) -> None:

@@ -134,23 +134,21 @@ class Poster:
 
 
 _posters: dict[str, Poster] = {}
-_breakers: list[Breaker] = []
+_breaker = Breaker()
 
 
 def poster_for(alias: str) -> Poster:
-    """This process's poster for a database."""
-    if not _breakers:
-        _breakers.append(Breaker())
-    if alias not in _posters:
-        _posters[alias] = Poster(alias, _breakers[0])
-    return _posters[alias]
+    """This process's poster for a database: one, however many threads ask for it first at the same moment."""
+    found = _posters.get(alias)
+    return found or _posters.setdefault(alias, Poster(alias, _breaker))
 
 
 def reset(**kwargs: Any) -> None:
     """Forget every connection without closing it: after a fork it is the parent's, after a setting it is elsewhere."""
+    global _breaker
     if kwargs.get("setting", "REDIS_EVENTS") == "REDIS_EVENTS":
         _posters.clear()
-        _breakers.clear()
+        _breaker = Breaker()
 
 
 setting_changed.connect(reset, dispatch_uid="redis_events.posting")

@@ -127,9 +127,8 @@ def _find_sender(channel: str) -> Sender:
 
 
 def _sender(name: str) -> Sender:
-    if name not in _senders:
-        _senders[name] = Sender(create(name))
-    return _senders[name]
+    found = _senders.get(name)
+    return found or _senders.setdefault(name, Sender(create(name)))  # threads may ask for it first at the same moment
 
 
 @contextmanager

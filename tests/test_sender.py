@@ -7,11 +7,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from redis_events import posting, routing
 from redis_events.exceptions import Refused, TransportError, Unreachable
 from redis_events.sender import Sender
 from redis_events.signals import event_published, publish_failed
@@ -316,3 +319,22 @@ def test_a_servers_refusal_of_one_channel_is_told_and_the_others_in_the_batch_ar
         assert message["data"] == b"x"
         assert [outgoing.channel for outgoing in reported][:1] == ["theirs"]
     assert caplog.messages[0].startswith("cannot publish to theirs, whose events are lost: ")
+
+
+@pytest.mark.parametrize(
+    ("room", "ask"), [(routing, lambda: routing.sender_for("orders")), (posting, lambda: posting.poster_for("default"))]
+)
+def test_threads_that_publish_first_at_the_same_moment_have_one_way_out(
+    room: ModuleType, ask: Callable[[], object], events_settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each would wait for a server that is away."""
+    all_are_in, create = threading.Barrier(4), room.create
+
+    def slowly(name: str) -> Any:
+        all_are_in.wait(5)
+        return create(name)
+
+    monkeypatch.setattr(room, "create", slowly)
+    room.reset()
+    with ThreadPoolExecutor(4) as threads:
+        assert len(set(threads.map(lambda _: ask(), range(4)))) == 1

@@ -121,6 +121,8 @@ def send_some(
         transport.ping()
     with transaction.atomic(using=using):
         _become_writer(connection)
+        if ids is None:
+            _walk_the_index(connection)
         claimed = _claim(connection, ids, skip, limit=limit)
         rows, full = _within_caps(transport, _first_bytes(claimed))
         taken, refused = _send(transport, rows)
@@ -140,6 +142,15 @@ def _become_writer(connection: BaseDatabaseWrapper) -> None:
     if _has_one_writer(connection):
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE {_table()} SET discarded = discarded WHERE id < 0")
+
+
+def _walk_the_index(connection: BaseDatabaseWrapper) -> None:
+    """Where PostgreSQL has not counted yet how much is unsent, it takes that for little, and sorts all of it for each
+    claim: 6,000 events/s from 100,000 rows, against 42,000 in the order of the index.
+    """
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET LOCAL enable_sort = off")
 
 
 def _claim(

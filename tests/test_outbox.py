@@ -481,6 +481,26 @@ def test_the_cleaner_deletes_in_chunks_what_is_older_than_the_longest_retention(
     assert sum(query["sql"].startswith("DELETE") for query in queries.captured_queries) == 4
 
 
+def test_a_claim_walks_the_index_also_when_nobody_has_counted_the_rows_yet(
+    postgres_alias: str, order_publisher: Any, outboxed: Any
+) -> None:
+    """PostgreSQL sorted all that was unsent for each claim, until its statistics were made anew."""
+    with connections[postgres_alias].cursor() as cursor:
+        cursor.execute(FILL["postgresql"].replace("n, 0, false", "NULL, NULL, false"), [100_000])
+    plans: list[str] = []
+
+    def explained(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("SELECT id, channel, body"):
+            with context["connection"].connection.cursor() as cursor:
+                plans.extend(row[0] for row in cursor.execute(f"EXPLAIN {sql}", params))
+        return execute(sql, params, many, context)
+
+    with connections[postgres_alias].execute_wrapper(explained):
+        relay(postgres_alias)
+    assert plans
+    assert not [line for line in plans if "Sort" in line]
+
+
 # ------------------------------------------------------------------ a million rows
 
 SENT = 1_000_000 if os.environ.get("LONG") else 100_000

@@ -9,6 +9,7 @@ from benchmarks.measurements.latency import LATENCY
 from benchmarks.measurements.listener import LISTENER
 from benchmarks.measurements.memory import MEMORY, STREAM_MEMORY
 from benchmarks.measurements.once import ONCE
+from benchmarks.measurements.outage import OUTAGE
 from benchmarks.measurements.outbox import OUTBOX
 from benchmarks.measurements.publish import PUBLISH
 from benchmarks.measurements.saves import SAVES
@@ -29,5 +30,5 @@ USUAL = (
     DISPATCH,
 )
 # Minutes each: only when asked for by name.
-LONG = (BACKLOG, STREAM_MEMORY)
+LONG = (BACKLOG, STREAM_MEMORY, OUTAGE)
 MEASUREMENTS = {each.name: each for each in USUAL + LONG}

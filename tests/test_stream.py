@@ -791,6 +791,21 @@ def test_a_thawed_listener_does_not_steal_back_what_was_taken_over(
     assert client.xpending_range(name("orders"), "shop", "-", "+", 1)[0]["consumer"] == b"other"
 
 
+def test_what_a_thawed_listener_has_decided_and_takes_back_is_settled_and_not_run(
+    join: Join, client: redis.Redis
+) -> None:
+    """Its settle had not left yet when it saw that the one who took over was gone: 6 of 450 freezes ran a third time."""
+    add("orders", b"x")
+    thawed = join("orders", name="thawed")
+    (decided,) = receive(thawed, 1, settles=False)
+    client.xclaim(name("orders"), "shop", "gone", 0, [decided.id])
+    thawed.settle([decided])  # leaves with the next read
+    thawed._next_look = 0.0
+    thawed._look_around()
+    assert thawed._take_claimed() == []
+    assert pending(client, "orders") == 0
+
+
 def test_right_after_a_reconnect_the_living_are_not_robbed(
     join: Join, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:

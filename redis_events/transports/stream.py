@@ -159,7 +159,15 @@ class StreamTransport(Transport):
         claimed = self._claims.take(self._care)
         if self._claims.has_more and not self._claims:
             self._next_look = 0.0
-        return claimed
+        return [each for each in claimed if not self._is_decided(each)]
+
+    def _is_decided(self, claimed: Delivery) -> bool:
+        """Whether we take back what another took over and we have decided all the same: that is settled, not run."""
+        pair = claimed.channel, claimed.group
+        if claimed.id not in self._settled.get(pair, ()):
+            return False
+        self._settle_late({pair: [claimed.id]})
+        return True
 
     def _ask(self, limit: int, *, blocks: bool = True) -> None:
         for road in self._roads:

@@ -794,7 +794,7 @@ def test_a_thawed_listener_does_not_steal_back_what_was_taken_over(
 def test_what_a_thawed_listener_has_decided_and_takes_back_is_settled_and_not_run(
     join: Join, client: redis.Redis
 ) -> None:
-    """Its settle had not left yet when it saw that the one who took over was gone: 6 of 450 freezes ran a third time."""
+    """Its settle had not left yet when it saw that who took over was gone: of 450 freezes, 6 ran a third time."""
     add("orders", b"x")
     thawed = join("orders", name="thawed")
     (decided,) = receive(thawed, 1, settles=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from benchmarks.measurement import Measurement, Row, Sample
@@ -65,21 +65,15 @@ def measured(stage: Stage, contestant: Contestant, database: str) -> Measured:
 
 
 def compared(database: str, ours: Measured, theirs: Mapping[str, Measured]) -> dict[str, Sample]:
-    def all_of(value: Callable[[Measured], float]) -> dict[str, float]:
-        return {name: value(each) for name, each in theirs.items()}
-
-    rates, added = all_of(lambda each: each["per_second"]), all_of(partial(added_by, "write"))
-    least, write = min(added.values()), added_by("write", ours)
+    rates, added, cpu = (
+        {name: each[what] for name, each in theirs.items()} for what in ("per_second", "write", "cpu_us")
+    )
+    least, write = min(added.values()), ours["write"]
     return {
         f"relay-{database}": Sample(ours=ours["per_second"], raw=max(rates.values())),
         **{f"relay-{database}-{name}": Sample(ours=ours["per_second"], raw=rate) for name, rate in rates.items()},
-        f"relay-cpu-{database}": Sample(ours=ours["cpu_us"], raw=min(all_of(lambda each: each["cpu_us"]).values())),
+        f"relay-cpu-{database}": Sample(ours=ours["cpu_us"], raw=min(cpu.values())),
         f"write-{database}": Sample(ours=write, raw=least),
         **{f"write-{database}-{name}": Sample(ours=write, raw=µs) for name, µs in added.items()},
-        f"sent-{database}": Sample(ours=added_by("sent", ours), raw=least),
+        f"sent-{database}": Sample(ours=ours["sent"], raw=least),
     }
-
-
-def added_by(way: str, measured: Measured) -> float:
-    """µs beyond a save that leaves no event."""
-    return measured[way] - measured["nothing"]

@@ -28,7 +28,8 @@ bench: .venv/dev.stamp
 	@exec $(PYTHON) -m benchmarks $(ARGS)
 
 # Each in an environment of its own, all of one Python; a peer whose environment cannot be made is left out.
-PEERS = ours edx django-event-bus faststream celery
+PEERS = ours edx django-event-bus faststream celery $(OUTBOXES)
+OUTBOXES = django-outbox-pattern django-jaiminho django-broadcaster django-domain-events
 PEER_PYTHONS = python3.13 python3.14 python3.12 python3.11 python3
 
 bench-peers: .venv/dev.stamp

@@ -9,8 +9,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
@@ -108,9 +109,10 @@ class Stage:
         with ExitStack() as stack:
             self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redis-events-bench-")))
             self.server = stack.enter_context(Server(extra=UNLIMITED))
-            self.databases = {"sqlite": _sqlite(self.folder)}
+            self._create: dict[str, Callable[[str], dict[str, Any]]] = {"sqlite": partial(_sqlite, self.folder)}
             with suppress(pytest.skip.Exception):  # how tests.servers says that PostgreSQL is not installed
-                self.databases["postgres"] = stack.enter_context(Postgres()).create("bench")
+                self._create["postgres"] = stack.enter_context(Postgres()).create
+            self.databases = {name: create("bench") for name, create in self._create.items()}
             for name in self.databases:
                 self._migrate(name)
             self._stack = stack.pop_all()
@@ -129,6 +131,10 @@ class Stage:
         for name in self.databases:
             self.run("forget", database=name)
 
+    def empty_database(self, kind: str) -> dict[str, Any]:
+        """A new one beside `databases[kind]`, without any table: its entry for Django's DATABASES."""
+        return self._create[kind](f"bench{next(self.numbers)}")
+
     def run(self, side: str, **options: Any) -> dict[str, Any]:
         """Run `benchmarks.sides.<side>` to its end and return the JSON it printed; `options` are those of `start`."""
         with self.start(("-m", f"benchmarks.sides.{side}"), **options) as process:
@@ -139,7 +145,7 @@ class Stage:
         self,
         arguments: Sequence[str],
         *,
-        database: str = "sqlite",
+        database: str | dict[str, Any] = "sqlite",
         without_us: bool = False,
         python: str | Path = sys.executable,
         deadline: float = DEADLINE,
@@ -147,7 +153,7 @@ class Stage:
     ) -> Iterator[Side]:
         """A process of the bench project, stopped on leaving and killed after `deadline` seconds.
 
-        `options` become BENCH_… variables.
+        `database` is the name of one of ours, or the entry of another. `options` become BENCH_… variables.
         """
         environment = self._environment(database, without_us=without_us)
         environment |= {f"BENCH_{name.upper()}": str(value) for name, value in options.items()}
@@ -170,18 +176,18 @@ class Stage:
             process.wait_for_line("Running migrations")
             process.process.communicate()
 
-    def _environment(self, database: str, *, without_us: bool) -> dict[str, str]:
+    def _environment(self, database: str | dict[str, Any], *, without_us: bool) -> dict[str, str]:
         return {
             "DJANGO_SETTINGS_MODULE": "benchmarks.project.settings",
             "BENCH_REDIS_URL": self.server.url,
-            "BENCH_DATABASE": json.dumps(self.databases[database]),
+            "BENCH_DATABASE": json.dumps(self.databases[database] if isinstance(database, str) else database),
             "BENCH_APPS": "" if without_us else "redis_events",
         }
 
 
-def _sqlite(folder: Path) -> dict[str, Any]:
+def _sqlite(folder: Path, name: str) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
-        "NAME": str(folder / "bench.sqlite3"),
+        "NAME": str(folder / f"{name}.sqlite3"),
         "OPTIONS": {"init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL"},
     }

@@ -35,8 +35,11 @@ INSERTED_AT_ONCE = 100
 HEAD_START = 2.0
 """Seconds in which a row is left to its own process where a database has one writer."""
 COLUMNS = ("channel", "event_id", "type", "key", "body", "created_at", "discarded")
-UNSENT = "NOT discarded AND sent_ms IS NULL"
-"""In the very words of the partial index: a planner compares them."""
+UNSENT = {
+    "sqlite": "NOT discarded AND discarded = 0 AND sent_ms IS NULL",
+    "": "NOT discarded AND sent_ms IS NULL",
+}
+"""In the very words of the partial index, which SQLite compares: Django 5.2 writes it one way, 6.1 the other."""
 
 FULL = "it has MAX_LENGTH entries"
 
@@ -156,7 +159,7 @@ def _walk_the_index(connection: BaseDatabaseWrapper) -> None:
 def _claim(
     connection: BaseDatabaseWrapper, ids: Sequence[int] | None, skip: Collection[str], *, limit: int
 ) -> list[Row]:
-    conditions, parameters = [UNSENT], list[Any]()
+    conditions, parameters = [UNSENT.get(connection.vendor, UNSENT[""])], list[Any]()
     if ids is not None:
         conditions.append(f"id IN ({_marks(ids)})")
         parameters += ids

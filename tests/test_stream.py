@@ -567,6 +567,23 @@ def test_what_comes_again_with_a_new_group_is_marked_as_repeated(join: Join, cli
     assert not receive(transport, 1)[0].is_repeated
 
 
+def test_what_was_lost_and_sent_again_stays_marked_as_repeated_in_a_new_group(
+    join: Join, client: redis.Redis
+) -> None:
+    """It stands above the end of the old stream, and in streams that lost no group: what says so is the entry itself."""
+    transport = join("orders", "mails")
+    for channel in ("orders", "mails"):
+        add(channel, b"old")
+    receive(transport, 2)
+    flush(transport)
+    client.xgroup_destroy(name("orders"), "shop")
+    receive(transport, 1)
+    for channel in ("orders", "mails"):
+        client.xadd(name(channel), {"event": b"healed", "settled": b""})
+        healed = receive(transport, 1)[0]
+        assert (healed.channel, healed.body, healed.is_repeated) == (channel, b"healed", True)
+
+
 def test_a_group_is_not_begun_anew_while_its_floor_cannot_be_read(
     join: Join, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:

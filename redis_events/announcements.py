@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from .conf import ChannelConf, conf, glob
-from .exceptions import TransportError
-from .transports.client import Command, ErrorReply, Wire
+from .exceptions import TransportError, Unreachable
+from .transports.client import Command, ErrorReply, Wire, refused
 
 STREAM = "stream"
 
@@ -86,9 +86,15 @@ def _one_a_service(channel: str, announced: Iterable[Announcement]) -> list[Anno
 
 
 def read(wire: Wire) -> list[Announcement]:
-    """Everything announced. Raises TransportError; what nobody can read is left out."""
+    """Everything announced; what nobody can read is left out, and nothing can be read where it is forbidden.
+
+    Raises TransportError, also where the server cannot say now: that it loads its data is not that nobody announced.
+    """
     answer = wire.call([("HGETALL", _key())])[0]
     if isinstance(answer, ErrorReply):
+        error = refused(wire.location, str(answer))
+        if isinstance(error, Unreachable):
+            raise error
         return []
     return [found for found in map(_decoded, answer[1::2]) if found]
 

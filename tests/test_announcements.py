@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from redis_events import announcements
+from redis_events import announcements, inbox
 from redis_events.announcements import Announcement, Lookup, announced_transport, contradictions, stream_channels
 from redis_events.conf import conf
+from redis_events.exceptions import Unreachable
 from redis_events.transports import outlet
 from redis_events.transports.base import Outgoing
 from redis_events.transports.client import Wire
@@ -223,3 +226,48 @@ def test_while_the_server_cannot_be_asked_one_caller_a_second_tries(settings: An
     began = time.monotonic()
     assert [lookup.transport(f"c{number}") for number in range(1_000)] == [None] * 1_000
     assert time.monotonic() - began < 1.0
+
+
+# ------------------------------------------------------------------ a server that cannot say now
+
+
+@pytest.fixture
+def loading(settings: Any) -> Iterator[None]:
+    """LOCATION is a server that reads its file after a restart: it lets everybody connect and refuses every command."""
+    with Loading() as address:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": f"redis://127.0.0.1:{address}/0"}
+        yield
+
+
+class _Answer(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        while self.request.recv(65_536):
+            self.request.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
+
+
+class Loading:
+    def __enter__(self) -> int:
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Answer)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return int(self._server.server_address[1])
+
+    def __exit__(self, *args: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.usefixtures("loading")
+def test_a_server_that_loads_its_data_is_not_taken_for_one_where_nobody_announced_anything() -> None:
+    with pytest.raises(Unreachable, match="LOADING"):
+        announcements.fetch(timeout=1.0)
+
+
+@pytest.mark.usefixtures("loading")
+def test_what_carries_a_channel_is_not_decided_for_good_while_the_server_loads_its_data() -> None:
+    assert Lookup().transport("orders") is None
+
+
+@pytest.mark.usefixtures("loading")
+def test_nothing_is_deleted_from_the_inbox_while_the_server_loads_its_data() -> None:
+    assert inbox.seconds_needed([]) is None

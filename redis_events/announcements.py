@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -13,6 +14,7 @@ from .exceptions import TransportError, Unreachable
 from .transports.client import Command, ErrorReply, Wire, refused
 
 STREAM = "stream"
+_MOST_KNOWN = 10_000
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,26 +146,42 @@ class Lookup:
     """What carries the channels this process publishes without an entry of its own: asked once a channel."""
 
     def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-        self._next = 0.0
+        self.clear()
 
     def transport(self, channel: str) -> str | None:
-        """``pubsub`` where nobody announced another; None when the server cannot be asked now."""
+        """``pubsub`` where nobody announced another; None when the server cannot be asked now.
+
+        Whoever comes while another thread asks waits for the answer: without it a stream's event would go to pub/sub.
+        """
         known = self._known.get(channel)
         if known or time.monotonic() < self._next:
             return known
-        self._next = time.monotonic() + 1.0  # whoever else comes while we ask does not wait
-        try:
-            self._known[channel] = announced_transport(channel, fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)) or "pubsub"
-        except TransportError:
+        asking = self._asking
+        if not asking.acquire(timeout=conf.PUBLISH_TIMEOUT):
             return None
-        self._next = 0.0
+        try:
+            return self._known.get(channel) or self._ask(channel)
+        finally:
+            asking.release()
+
+    def _ask(self, channel: str) -> str | None:
+        if time.monotonic() < self._next:
+            return None
+        try:
+            announced = fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)
+        except TransportError:
+            self._next = time.monotonic() + 1.0
+            return None
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[channel] = announced_transport(channel, announced) or "pubsub"
         return self._known[channel]
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._known.clear()
+        """Forget everything, and after a fork who was asking."""
+        self._known: dict[str, str] = {}
         self._next = 0.0
+        self._asking = threading.Lock()
 
 
 def fetch(*, timeout: float) -> list[Announcement]:

@@ -6,6 +6,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -271,3 +272,15 @@ def test_what_carries_a_channel_is_not_decided_for_good_while_the_server_loads_i
 @pytest.mark.usefixtures("loading")
 def test_nothing_is_deleted_from_the_inbox_while_the_server_loads_its_data() -> None:
     assert inbox.seconds_needed([]) is None
+
+
+def test_threads_that_ask_for_a_channel_at_the_same_moment_get_the_same_answer(settings: Any, wire: Wire) -> None:
+    set_channels(settings, {"orders": STREAM, "mails": STREAM}, service="billing")
+    tell(wire)
+    set_channels(settings, {})
+    for _ in range(20):
+        lookup, barrier = Lookup(), threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            names = ["orders", "mails"] * 4
+            found = list(pool.map(lambda name, own=lookup, at=barrier: (at.wait(), own.transport(name))[1], names))
+        assert found == ["stream"] * 8

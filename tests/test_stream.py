@@ -567,9 +567,7 @@ def test_what_comes_again_with_a_new_group_is_marked_as_repeated(join: Join, cli
     assert not receive(transport, 1)[0].is_repeated
 
 
-def test_what_was_lost_and_sent_again_stays_marked_as_repeated_in_a_new_group(
-    join: Join, client: redis.Redis
-) -> None:
+def test_what_was_lost_and_sent_again_stays_marked_as_repeated_in_a_new_group(join: Join, client: redis.Redis) -> None:
     """It stands above the end of the old stream, and in streams that lost no group: what says so is the entry itself."""
     transport = join("orders", "mails")
     for channel in ("orders", "mails"):

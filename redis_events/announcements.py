@@ -32,11 +32,14 @@ def _key() -> str:
 
 
 def commands(channels: Iterable[str] = ()) -> list[Command]:
-    """What announces this service's CHANNELS, and concrete channels of its patterns; nothing without a SERVICE."""
+    """What announces this service's CHANNELS, and concrete channels of its patterns; nothing without a SERVICE.
+
+    Channels of a pub/sub pattern need no words of their own: whoever subscribes does so by pattern too.
+    """
     if not conf.SERVICE:
         return []
     entries = dict(conf.CHANNELS)
-    entries |= {name: entry for name in channels if (entry := conf.channel(name))}
+    entries |= {name: entry for name in channels if (entry := conf.channel(name)) and entry.TRANSPORT != "pubsub"}
     return [
         (
             "HSET",

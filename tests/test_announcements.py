@@ -18,6 +18,7 @@ from redis_events.exceptions import Unreachable
 from redis_events.transports import outlet
 from redis_events.transports.base import Outgoing
 from redis_events.transports.client import Wire
+from redis_events.transports.pubsub import PubSubTransport
 from redis_events.transports.stream import StreamTransport
 from tests.servers import Server, free_port
 
@@ -284,3 +285,24 @@ def test_threads_that_ask_for_a_channel_at_the_same_moment_get_the_same_answer(s
             names = ["orders", "mails"] * 4
             found = list(pool.map(lambda name, own=lookup, at=barrier: (at.wait(), own.transport(name))[1], names))
         assert found == ["stream"] * 8
+
+
+# ------------------------------------------------------------------ a channel for everybody
+
+
+def test_channels_of_a_pub_sub_pattern_are_announced_by_it_alone(settings: Any, wire: Wire) -> None:
+    """There may be one for each visitor, and every listener reads all announcements every POLL."""
+    set_channels(settings, {"live.*": {"TRANSPORT": "pubsub"}, "live.news": {"TRANSPORT": "pubsub"}})
+    transport = PubSubTransport(conf.LOCATION)
+    transport.send([Outgoing(channel=f"live.{name}", body=b"x") for name in ("news", "visitor-1", "visitor-2")])
+    transport.close()
+    assert set(read(wire)) == {("shop", "live.*"), ("shop", "live.news")}
+
+
+def test_what_an_outlet_remembers_of_its_channels_is_bounded(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MOST_REMEMBERED", 10)
+    own = outlet.Outlet(conf.LOCATION)
+    for number in range(100):
+        own.exchange([Outgoing(channel=f"visitor-{number}", body=b"x")], lambda each: ("PUBLISH", each.channel, b"x"))
+    own.close()
+    assert len(own._announced) <= 10

@@ -24,7 +24,7 @@ from .events import now
 from .exceptions import Refused
 from .floors import Id, parse
 from .models import ChannelState, OutboxEvent
-from .presence import Stream, look, missing, text
+from .presence import Stream, can_be_made, look, missing, text
 from .transports.client import Command, ErrorReply, Wire, refused
 from .transports.roads import is_error
 from .transports.scripts import ADVANCE, TRIM
@@ -249,7 +249,9 @@ class Healer:
         commands: list[Command] = []
         if self.marker not in positions:
             commands.append(("XGROUP", "CREATE", name, self.marker, text(healing.low), "MKSTREAM"))
-            lost = {group: floor for group, floor in healing.floors.items() if group not in positions}
+            lost = {
+                group: floor for group, floor in healing.floors.items() if group not in positions and can_be_made(group)
+            }
             # Where ids went back, new entries stand below the floor: from 0 on nothing is skipped.
             starts = {group: floor if floor <= last else NOTHING for group, floor in lost.items()}
             commands += [("XGROUP", "CREATE", name, group, text(at)) for group, at in starts.items()]

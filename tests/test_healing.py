@@ -697,3 +697,31 @@ def test_channels_with_rows_in_the_retention_are_looked_after_without_an_entry_o
     )
     shop.poll()
     assert shop.healer._channels == [CHANNEL]
+
+
+# ------------------------------------------------------------------ groups of others
+
+
+@pytest.mark.parametrize("group", [b"a\xff", b"a\x00", b"a" * 500])
+def test_a_group_of_any_name_is_looked_after_and_ends_no_relay(shop: Shop, postgres_shop: Shop, group: bytes) -> None:
+    """Anybody may make one. It ended the relay, and with it the process, at every start; or no floor was stored."""
+    for own in (shop, postgres_shop):
+        own.send(3)
+        own.consume("fast")
+        own.client.xgroup_create(own.stream, group, "0", mkstream=True)
+        own.poll()
+        states = ChannelState.objects.using(own.using).filter(group__startswith=healing.FLOOR)
+        assert set(states.values_list("floor", flat=True)) == {"0-0", f"{rows_sent(own)}"}
+        own.record("fast")
+        assert ChannelState.objects.filter(group="fast").exists()
+        own.client.flushall()
+        own.finish("fast")
+        assert {each["name"] for each in own.client.xinfo_groups(own.stream)} == {b"fast", own.healer.marker.encode()}
+        own.client.flushall()
+
+
+def rows_sent(shop: Shop) -> str:
+    ms, seq = (
+        OutboxEvent.objects.using(shop.using).order_by("-sent_ms", "-sent_seq").values_list("sent_ms", "sent_seq")[0]
+    )
+    return f"{ms}-{seq}"

@@ -568,7 +568,7 @@ def test_what_comes_again_with_a_new_group_is_marked_as_repeated(join: Join, cli
 
 
 def test_what_was_lost_and_sent_again_stays_marked_as_repeated_in_a_new_group(join: Join, client: redis.Redis) -> None:
-    """It stands above the end of the old stream, and in streams that lost no group: what says so is the entry itself."""
+    """It stands above the end of the old stream, or in one that lost no group: the entry itself says so."""
     transport = join("orders", "mails")
     for channel in ("orders", "mails"):
         add(channel, b"old")

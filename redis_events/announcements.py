@@ -149,7 +149,9 @@ class Lookup:
     """What carries the channels this process publishes without an entry of its own: asked once a channel."""
 
     def __init__(self) -> None:
-        self.clear()
+        self._known: dict[str, str] = {}
+        self._next = 0.0
+        self._asking = threading.Lock()
 
     def transport(self, channel: str) -> str | None:
         """``pubsub`` where nobody announced another; None when the server cannot be asked now.
@@ -182,7 +184,7 @@ class Lookup:
 
     def clear(self) -> None:
         """Forget everything, and after a fork who was asking."""
-        self._known: dict[str, str] = {}
+        self._known.clear()
         self._next = 0.0
         self._asking = threading.Lock()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 from django.db import Error, close_old_connections, connections
-from django.db.models import Count, Q
+from django.db.models import Count
 
 from . import announcements, held, inbox, outbox
 from .conf import conf
@@ -116,7 +116,7 @@ class Cleaner:
     def _look_for_orphans(self, alias: str) -> None:
         """Waiting rows of receivers that no listener of this service has: kept, and told of once."""
         since = now() - timedelta(seconds=PATIENCE)
-        overdue = HeldDelivery.objects.using(alias).filter(_ours(), state=State.WAITING, due__lt=since)
+        overdue = HeldDelivery.objects.using(alias).filter(held.ours(), state=State.WAITING, due__lt=since)
         orphans = overdue.exclude(receiver__in=list(self._alive())).order_by("receiver")
         found = {(alias, name): count for name, count in orphans.values_list("receiver").annotate(Count("pk"))}
         known = {key for key in self._orphans if key[0] == alias}
@@ -126,11 +126,6 @@ class Cleaner:
         for _, name in sorted(known - found.keys()):
             logger.warning("no event waits for the missing receiver %s any more", one_line(name))
         self._orphans = (self._orphans - known) | found.keys()
-
-
-def _ours() -> Q:
-    """The rows of this service's groups: services may share a database."""
-    return Q(group=conf.SERVICE) | Q(group__startswith=f"{conf.SERVICE}:")
 
 
 def _delete_some(alias: str, before: datetime) -> int:

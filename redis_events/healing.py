@@ -298,14 +298,21 @@ class Healer:
         return len(moved) == len(rows)
 
     def _room(self, wire: Wire, channel: str, healing: Healing, wanted: int) -> int:
-        """How many may be added below MAX_LENGTH, at most ``wanted``. What all groups have settled makes room."""
+        """How many may be added below MAX_LENGTH, at most ``wanted``. What all groups have settled makes room.
+
+        Raises TransportError, also where the length may not be asked for.
+        """
         most = announcements.max_length(channel, announcements.read(wire))
         if most is None:
             return wanted
         name = conf.redis_name(channel)
-        room: int = most - wire.call([("XLEN", name)])[0]
+        length = wire.call([("XLEN", name)])[0]
+        if is_error(length):
+            raise refused(wire.location, str(length))
+        room: int = most - length
         if room < wanted and healing.floors:  # without a group all of it would go
-            room += wire.call([("EVAL", TRIM, 1, name, text(_now(wire)))])[0]
+            freed = wire.call([("EVAL", TRIM, 1, name, text(_now(wire)))])[0]
+            room += 0 if is_error(freed) else freed
         return max(0, min(wanted, room))
 
     # -------------------------------------------------------------- how far all is well

@@ -623,6 +623,28 @@ def test_healing_never_goes_above_the_cap_and_the_rest_follows_when_there_is_roo
     assert not shop.repeated("shop")
 
 
+@pytest.mark.parametrize("command", ["xlen", "eval"])
+def test_a_cap_whose_room_may_not_be_asked_for_ends_no_relay(
+    shop: Shop, command: str, settings: Any, lines: pytest.LogCaptureFixture
+) -> None:
+    """It was a TypeError in the relay's thread, hence the end of the process, at every start."""
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {CHANNEL: {"OUTBOX": True, "MAX_LENGTH": 10}}}
+    shop.send(25)
+    shop.open("shop")
+    shop.poll()
+    shop.client.flushall()
+    shop.poll()
+    shop.client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    try:
+        shop.poll()
+        assert command == "eval" or "orders is not looked after: " in lines.text
+    finally:
+        shop.client.execute_command("ACL", "SETUSER", "default", "+@all")
+    shop.consume("shop")
+    shop.poll()
+    assert shop.client.xlen(shop.stream) == 10
+
+
 # ------------------------------------------------------------------ what is stored, and what is told
 
 

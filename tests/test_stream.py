@@ -988,3 +988,17 @@ def test_a_listener_whose_heartbeat_is_refused_says_so(flushable: Server, caplog
         finally:
             client.config_set("maxmemory", 0)
     assert len([line for line in caplog.messages if "no heartbeat" in line]) == 1
+
+
+# ------------------------------------------------------------------ browsing
+
+
+def test_browsing_a_page_may_take_longer_than_a_publish(server: Server, settings: Any) -> None:
+    """A page of a replay is up to 500 events of 256 KiB: with a publish's 0.25 s none of it could ever be replayed."""
+    for number in range(20):
+        add("orders", b"%d" % number)
+    with Proxy(server) as proxy:
+        transport = StreamTransport(proxy.url)
+        proxy.delay = 0.3
+        assert len(transport.browse("orders", limit=500)) == 20
+        transport.close()

@@ -11,7 +11,6 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -20,7 +19,7 @@ from django.db.models import Q
 
 from . import announcements, floors, sent
 from .conf import conf
-from .events import now
+from .events import ago
 from .exceptions import Refused
 from .floors import Id, parse
 from .models import ChannelState, OutboxEvent
@@ -337,7 +336,7 @@ class Healer:
     def _forget_groups(self, channel: str, stored: Stored, stream: Stream) -> None:
         """A group that is gone while its stream is there was removed: its floor holds nothing up for ever."""
         own = conf.channel(channel)
-        before = now() - timedelta(seconds=(own and own.RETENTION) or conf.RETENTION)
+        before = ago((own and own.RETENTION) or conf.RETENTION)
         gone = [FLOOR + group for group, at in stored.seen.items() if group not in stream.floors and at < before]
         if gone:
             ChannelState.objects.using(self.using).filter(channel=channel, group__in=gone).delete()

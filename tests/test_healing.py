@@ -11,6 +11,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -719,6 +720,15 @@ def test_channels_with_rows_in_the_retention_are_looked_after_without_an_entry_o
     )
     shop.poll()
     assert shop.healer._channels == [CHANNEL]
+
+
+def test_a_retention_longer_than_there_are_dates_ends_no_relay(shop: Shop, settings: Any) -> None:
+    forever = {"OUTBOX": True, "RETENTION": timedelta.max}
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {CHANNEL: forever}}
+    shop.send(3)
+    shop.poll()
+    shop.client.flushall()
+    shop.finish("fast")
 
 
 # ------------------------------------------------------------------ groups of others

@@ -25,6 +25,7 @@ from redis_events.exceptions import EncodeError, PublishError
 from redis_events.models import OutboxEvent
 from redis_events.testing import CapturedEvents
 from redis_events.transports.stream import StreamTransport
+from tests.listeners import receiver
 from tests.processes import Project
 from tests.proxy import Proxy
 from tests.servers import Server, free_port, wait_for
@@ -479,6 +480,18 @@ def test_the_cleaner_deletes_in_chunks_what_is_older_than_the_longest_retention(
         cleaner.clean()
     assert stored.count() == 0
     assert sum(query["sql"].startswith("DELETE") for query in queries.captured_queries) == 4
+
+
+def test_a_retention_longer_than_there_are_dates_deletes_nothing_and_ends_no_cleaner(
+    outboxed: Any, settings: Any, unsent: None
+) -> None:
+    """``timedelta.max`` for "for ever", here or announced by another service, ended the process once a minute."""
+    publish(CHANNEL, 1, type="shop.order.noted")
+    OutboxEvent.objects.update(sent_ms=0, sent_seq=0)
+    entry = {"OUTBOX": True, "RETENTION": timedelta.max}
+    settings.REDIS_EVENTS = {**outboxed, "CHANNELS": {CHANNEL: entry}, "KEEP_DEAD": timedelta.max}
+    cleaning.Cleaner([receiver(print)], alive=set, outboxes=["default"]).clean()
+    assert OutboxEvent.objects.count() == 1
 
 
 def test_a_claim_walks_the_index_also_when_nobody_has_counted_the_rows_yet(

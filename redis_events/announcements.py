@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .conf import ChannelConf, conf, glob
+from .conf import GROUP, NAME, ChannelConf, conf, glob
 from .exceptions import TransportError, Unreachable
 from .transports.client import Command, ErrorReply, Wire, refused
 
@@ -105,10 +105,12 @@ def read(wire: Wire) -> list[Announcement]:
 
 
 def _decoded(value: Any) -> Announcement | None:
+    """None for what no service announces: anybody may write here, and names end up in log lines and in tables."""
     try:
-        return msgspec.json.decode(value, type=Announcement)
+        found = msgspec.json.decode(value, type=Announcement)
     except msgspec.DecodeError:
         return None
+    return found if GROUP.fullmatch(found.service) and NAME.fullmatch(found.channel.replace("*", "x")) else None
 
 
 def announced_transport(channel: str, announced: Iterable[Announcement]) -> str | None:

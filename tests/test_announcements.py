@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from redis_events import announcements, inbox
@@ -306,3 +307,12 @@ def test_what_an_outlet_remembers_of_its_channels_is_bounded(settings: Any, monk
         own.exchange([Outgoing(channel=f"visitor-{number}", body=b"x")], lambda each: ("PUBLISH", each.channel, b"x"))
     own.close()
     assert len(own._announced) <= 10
+
+
+@pytest.mark.parametrize("channel", ["a\x00", "a\nERROR all is lost", "a" * 300, "", "\x1b[31ma", "ä"])
+@pytest.mark.parametrize("transport", ["stream", "pubsub"])
+def test_a_name_no_channel_can_have_is_no_announcement(wire: Wire, channel: str, transport: str) -> None:
+    """Anybody may write one: listeners of a pattern would join it, log it and store its floors, or fail to."""
+    told = Announcement(service="crm", channel=channel, transport=transport, retention=60.0)
+    wire.call([("HSET", conf.redis_name("redis-events:announcements"), "junk", msgspec.json.encode(told))])
+    assert announcements.read(wire) == []

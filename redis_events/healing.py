@@ -99,17 +99,26 @@ class Healer:
         self._wire: Wire | None = None
         self._channels: list[str] = []
         self._next_list = 0.0
+        self._last = ""
+        """The channel looked at last."""
         self._known: set[str] = set()
         """The channels looked at since the connection stands. A server that restarted has cut it."""
         self._healings: dict[str, Healing] = {}
         self._refused: dict[str, str] = {}
 
     def poll(self) -> None:
-        """Look after every channel once. Raises TransportError and django.db.Error; call it again then."""
+        """Look after every channel once; after HEAL_FOR the rest has its turn at the next call, and comes first.
+
+        Raises TransportError and django.db.Error; call it again then.
+        """
+        deadline = time.monotonic() + HEAL_FOR
         try:
             wire = self._ready_wire()
             for channel in self._listed():
+                self._last = channel  # first, so that trouble with one keeps nobody from the others
                 self._visit(wire, channel)
+                if self._healings and time.monotonic() > deadline:
+                    return
         except BaseException:
             self.close()
             raise
@@ -136,7 +145,8 @@ class Healer:
             named = [name for name, entry in conf.CHANNELS.items() if entry.OUTBOX and "*" not in name]
             self._channels = sorted({*found, *named})
             self._next_list = time.monotonic() + LIST_EVERY
-        return self._channels
+        behind = [channel for channel in self._channels if channel > self._last]
+        return behind + self._channels[: len(self._channels) - len(behind)]
 
     # -------------------------------------------------------------- one channel
 

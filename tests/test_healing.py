@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -729,6 +730,26 @@ def test_a_retention_longer_than_there_are_dates_ends_no_relay(shop: Shop, setti
     shop.poll()
     shop.client.flushall()
     shop.finish("fast")
+
+
+def test_channels_that_are_healed_at_once_share_the_time_the_relay_has_for_it(
+    shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each took a second of its own: with sixty of them the relay sent nothing for a minute."""
+    monkeypatch.setattr(healing, "HEAL_FOR", 0.0)
+    names = [f"channel-{number}" for number in range(3)]
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {name: {"OUTBOX": True} for name in names}}
+    facts = {"type": "t", "key": "", "body": b"{}", "created_at": now(), "sent_ms": int(time.time() * 1000)}
+    OutboxEvent.objects.bulk_create(
+        OutboxEvent(channel=name, event_id=str(number), sent_seq=number, **facts) for name in names for number in (1, 2)
+    )
+    healed: list[int] = []
+    for _ in names:
+        shop.poll()
+        healed.append(sum(shop.client.xlen(conf.redis_name(name)) > 0 for name in names))
+    assert healed == [1, 2, 3]
+    shop.heal()
+    assert [shop.client.xlen(conf.redis_name(name)) for name in names] == [2, 2, 2]
 
 
 # ------------------------------------------------------------------ groups of others

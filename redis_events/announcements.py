@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from .conf import ChannelConf, conf, glob
-from .exceptions import TransportError
-from .transports.client import Command, ErrorReply, Wire
+from .conf import GROUP, NAME, ChannelConf, conf, glob
+from .exceptions import TransportError, Unreachable
+from .transports.client import Command, ErrorReply, Wire, refused
 
 STREAM = "stream"
+_MOST_KNOWN = 10_000
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +32,14 @@ def _key() -> str:
 
 
 def commands(channels: Iterable[str] = ()) -> list[Command]:
-    """What announces this service's CHANNELS, and concrete channels of its patterns; nothing without a SERVICE."""
+    """What announces this service's CHANNELS, and concrete channels of its patterns; nothing without a SERVICE.
+
+    Channels of a pub/sub pattern need no words of their own: whoever subscribes does so by pattern too.
+    """
     if not conf.SERVICE:
         return []
     entries = dict(conf.CHANNELS)
-    entries |= {name: entry for name in channels if (entry := conf.channel(name))}
+    entries |= {name: entry for name in channels if (entry := conf.channel(name)) and entry.TRANSPORT != "pubsub"}
     return [
         (
             "HSET",
@@ -86,18 +91,26 @@ def _one_a_service(channel: str, announced: Iterable[Announcement]) -> list[Anno
 
 
 def read(wire: Wire) -> list[Announcement]:
-    """Everything announced. Raises TransportError; what nobody can read is left out."""
+    """Everything announced; what nobody can read is left out, and nothing can be read where it is forbidden.
+
+    Raises TransportError, also where the server cannot say now: that it loads its data is not that nobody announced.
+    """
     answer = wire.call([("HGETALL", _key())])[0]
     if isinstance(answer, ErrorReply):
+        error = refused(wire.location, str(answer))
+        if isinstance(error, Unreachable):
+            raise error
         return []
     return [found for found in map(_decoded, answer[1::2]) if found]
 
 
 def _decoded(value: Any) -> Announcement | None:
+    """None for what no service announces: anybody may write here, and names end up in log lines and in tables."""
     try:
-        return msgspec.json.decode(value, type=Announcement)
+        found = msgspec.json.decode(value, type=Announcement)
     except msgspec.DecodeError:
         return None
+    return found if GROUP.fullmatch(found.service) and NAME.fullmatch(found.channel.replace("*", "x")) else None
 
 
 def announced_transport(channel: str, announced: Iterable[Announcement]) -> str | None:
@@ -140,24 +153,42 @@ class Lookup:
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
         self._next = 0.0
+        self._asking = threading.Lock()
 
     def transport(self, channel: str) -> str | None:
-        """``pubsub`` where nobody announced another; None when the server cannot be asked now."""
+        """``pubsub`` where nobody announced another; None when the server cannot be asked now.
+
+        Whoever comes while another thread asks waits for the answer: without it a stream's event would go to pub/sub.
+        """
         known = self._known.get(channel)
         if known or time.monotonic() < self._next:
             return known
-        self._next = time.monotonic() + 1.0  # whoever else comes while we ask does not wait
-        try:
-            self._known[channel] = announced_transport(channel, fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)) or "pubsub"
-        except TransportError:
+        asking = self._asking
+        if not asking.acquire(timeout=conf.PUBLISH_TIMEOUT):
             return None
-        self._next = 0.0
+        try:
+            return self._known.get(channel) or self._ask(channel)
+        finally:
+            asking.release()
+
+    def _ask(self, channel: str) -> str | None:
+        if time.monotonic() < self._next:
+            return None
+        try:
+            announced = fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)
+        except TransportError:
+            self._next = time.monotonic() + 1.0
+            return None
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[channel] = announced_transport(channel, announced) or "pubsub"
         return self._known[channel]
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget everything, and after a fork who was asking."""
         self._known.clear()
         self._next = 0.0
+        self._asking = threading.Lock()
 
 
 def fetch(*, timeout: float) -> list[Announcement]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import Error, close_old_connections, connections
-from django.db.models import Count, Q
+from django.db.models import Count
 
 from . import announcements, held, inbox, outbox
 from .conf import conf
-from .events import now
+from .events import ago
 from .exceptions import TransportError
 from .held import State
 from .models import ChannelState, HeldDelivery
@@ -105,7 +105,7 @@ class Cleaner:
 
     def _delete_old(self, alias: str) -> None:
         """Dead letters whose last run is longer ago than KEEP_DEAD, and what broken-off replays noted."""
-        before = now() - timedelta(seconds=conf.KEEP_DEAD)
+        before = ago(conf.KEEP_DEAD)
         gone = 0
         while not self._stopping.is_set() and (deleted := _delete_some(alias, before)):
             gone += deleted
@@ -115,8 +115,8 @@ class Cleaner:
 
     def _look_for_orphans(self, alias: str) -> None:
         """Waiting rows of receivers that no listener of this service has: kept, and told of once."""
-        since = now() - timedelta(seconds=PATIENCE)
-        overdue = HeldDelivery.objects.using(alias).filter(_ours(), state=State.WAITING, due__lt=since)
+        since = ago(PATIENCE)
+        overdue = HeldDelivery.objects.using(alias).filter(held.ours(), state=State.WAITING, due__lt=since)
         orphans = overdue.exclude(receiver__in=list(self._alive())).order_by("receiver")
         found = {(alias, name): count for name, count in orphans.values_list("receiver").annotate(Count("pk"))}
         known = {key for key in self._orphans if key[0] == alias}
@@ -126,11 +126,6 @@ class Cleaner:
         for _, name in sorted(known - found.keys()):
             logger.warning("no event waits for the missing receiver %s any more", one_line(name))
         self._orphans = (self._orphans - known) | found.keys()
-
-
-def _ours() -> Q:
-    """The rows of this service's groups: services may share a database."""
-    return Q(group=conf.SERVICE) | Q(group__startswith=f"{conf.SERVICE}:")
 
 
 def _delete_some(alias: str, before: datetime) -> int:

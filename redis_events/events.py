@@ -6,7 +6,7 @@ import os
 import time
 from contextvars import ContextVar
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +15,8 @@ import msgspec
 T = TypeVar("T")
 
 MAX_HOPS = 16
+CENTURY = 36_525 * 86_400.0
+"""Seconds."""
 
 _random = Random(os.urandom(32))
 if hasattr(os, "register_at_fork"):
@@ -36,6 +38,11 @@ def new_id() -> str:
 def now() -> datetime:
     """The present, in UTC."""
     return datetime.now(UTC)
+
+
+def ago(seconds: float) -> datetime:
+    """So many seconds before the present, a century at most: a setting may mean for ever, and dates end."""
+    return now() - timedelta(seconds=min(seconds, CENTURY))
 
 
 class Event(msgspec.Struct, Generic[T], frozen=True, kw_only=True, gc=False):

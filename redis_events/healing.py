@@ -11,7 +11,6 @@ import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -20,11 +19,11 @@ from django.db.models import Q
 
 from . import announcements, floors, sent
 from .conf import conf
-from .events import now
+from .events import ago
 from .exceptions import Refused
 from .floors import Id, parse
 from .models import ChannelState, OutboxEvent
-from .presence import Stream, look, missing, text
+from .presence import Stream, can_be_made, look, missing, text
 from .transports.client import Command, ErrorReply, Wire, refused
 from .transports.roads import is_error
 from .transports.scripts import ADVANCE, TRIM
@@ -100,17 +99,26 @@ class Healer:
         self._wire: Wire | None = None
         self._channels: list[str] = []
         self._next_list = 0.0
+        self._last = ""
+        """The channel looked at last."""
         self._known: set[str] = set()
         """The channels looked at since the connection stands. A server that restarted has cut it."""
         self._healings: dict[str, Healing] = {}
         self._refused: dict[str, str] = {}
 
     def poll(self) -> None:
-        """Look after every channel once. Raises TransportError and django.db.Error; call it again then."""
+        """Look after every channel once; after HEAL_FOR the rest has its turn at the next call, and comes first.
+
+        Raises TransportError and django.db.Error; call it again then.
+        """
+        deadline = time.monotonic() + HEAL_FOR
         try:
             wire = self._ready_wire()
             for channel in self._listed():
+                self._last = channel  # first, so that trouble with one keeps nobody from the others
                 self._visit(wire, channel)
+                if self._healings and time.monotonic() > deadline:
+                    return
         except BaseException:
             self.close()
             raise
@@ -137,7 +145,8 @@ class Healer:
             named = [name for name, entry in conf.CHANNELS.items() if entry.OUTBOX and "*" not in name]
             self._channels = sorted({*found, *named})
             self._next_list = time.monotonic() + LIST_EVERY
-        return self._channels
+        behind = [channel for channel in self._channels if channel > self._last]
+        return behind + self._channels[: len(self._channels) - len(behind)]
 
     # -------------------------------------------------------------- one channel
 
@@ -249,7 +258,9 @@ class Healer:
         commands: list[Command] = []
         if self.marker not in positions:
             commands.append(("XGROUP", "CREATE", name, self.marker, text(healing.low), "MKSTREAM"))
-            lost = {group: floor for group, floor in healing.floors.items() if group not in positions}
+            lost = {
+                group: floor for group, floor in healing.floors.items() if group not in positions and can_be_made(group)
+            }
             # Where ids went back, new entries stand below the floor: from 0 on nothing is skipped.
             starts = {group: floor if floor <= last else NOTHING for group, floor in lost.items()}
             commands += [("XGROUP", "CREATE", name, group, text(at)) for group, at in starts.items()]
@@ -296,14 +307,21 @@ class Healer:
         return len(moved) == len(rows)
 
     def _room(self, wire: Wire, channel: str, healing: Healing, wanted: int) -> int:
-        """How many may be added below MAX_LENGTH, at most ``wanted``. What all groups have settled makes room."""
+        """How many may be added below MAX_LENGTH, at most ``wanted``. What all groups have settled makes room.
+
+        Raises TransportError, also where the length may not be asked for.
+        """
         most = announcements.max_length(channel, announcements.read(wire))
         if most is None:
             return wanted
         name = conf.redis_name(channel)
-        room: int = most - wire.call([("XLEN", name)])[0]
+        length = wire.call([("XLEN", name)])[0]
+        if is_error(length):
+            raise refused(wire.location, str(length))
+        room: int = most - length
         if room < wanted and healing.floors:  # without a group all of it would go
-            room += wire.call([("EVAL", TRIM, 1, name, text(_now(wire)))])[0]
+            freed = wire.call([("EVAL", TRIM, 1, name, text(_now(wire)))])[0]
+            room += 0 if is_error(freed) else freed
         return max(0, min(wanted, room))
 
     # -------------------------------------------------------------- how far all is well
@@ -328,7 +346,7 @@ class Healer:
     def _forget_groups(self, channel: str, stored: Stored, stream: Stream) -> None:
         """A group that is gone while its stream is there was removed: its floor holds nothing up for ever."""
         own = conf.channel(channel)
-        before = now() - timedelta(seconds=(own and own.RETENTION) or conf.RETENTION)
+        before = ago((own and own.RETENTION) or conf.RETENTION)
         gone = [FLOOR + group for group, at in stored.seen.items() if group not in stream.floors and at < before]
         if gone:
             ChannelState.objects.using(self.using).filter(channel=channel, group__in=gone).delete()

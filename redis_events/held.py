@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from django.db import Error, connections, router
-from django.db.models import Min
+from django.db.models import Min, Q, QuerySet
 
 from .conf import conf
 from .events import now
@@ -156,10 +156,18 @@ def check(aliases: Iterable[str | None]) -> None:
 # ------------------------------------------------------------------ trying again
 
 
+def ours() -> Q:
+    """The rows of this service's groups: services may share a database, and an app with receivers."""
+    return Q(group=conf.SERVICE) | Q(group__startswith=f"{conf.SERVICE}:")
+
+
 def due_rows(receivers: Sequence[str], *, using: str, limit: int) -> list[HeldDelivery]:
-    """Waiting rows whose time has come, of receivers this process has; oldest first."""
-    waiting = HeldDelivery.objects.using(using).filter(state=State.WAITING, due__lte=now(), receiver__in=receivers)
-    return list(waiting.order_by("due")[:limit])
+    """This service's waiting rows whose time has come, of receivers this process has; oldest first."""
+    return list(_waiting(receivers, using=using).filter(due__lte=now()).order_by("due")[:limit])
+
+
+def _waiting(receivers: Sequence[str], *, using: str) -> QuerySet[HeldDelivery]:
+    return HeldDelivery.objects.using(using).filter(ours(), state=State.WAITING, receiver__in=receivers)
 
 
 def claim(row: HeldDelivery, *, using: str) -> bool:
@@ -200,9 +208,8 @@ def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, 
 
 
 def next_due(receivers: Sequence[str], *, using: str) -> datetime | None:
-    """When the next waiting row of these receivers is due; None when none is waiting."""
-    waiting = HeldDelivery.objects.using(using).filter(state=State.WAITING, receiver__in=receivers)
-    earliest: datetime | None = waiting.aggregate(earliest=Min("due"))["earliest"]
+    """When the next waiting row of these receivers of this service is due; None when none is waiting."""
+    earliest: datetime | None = _waiting(receivers, using=using).aggregate(earliest=Min("due"))["earliest"]
     return earliest
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
 from hashlib import blake2b
 from typing import Any
 
@@ -14,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from . import announcements
 from .announcements import Announcement
 from .conf import conf
-from .events import now
+from .events import ago, now
 from .exceptions import TransportError
 from .models import InboxEntry
 from .registry import Receiver
@@ -23,8 +22,6 @@ from .routing import is_memory
 
 CHUNK = 1_000
 """Rows written or deleted in one statement, at most."""
-CENTURY = 36_525 * 86_400.0
-"""Seconds. What others announce may be any number; dates end in the year 1."""
 
 
 def digest(source: str, event_id: str, group: str, receiver: str) -> bytes:
@@ -107,7 +104,7 @@ def seconds_needed(receivers: Iterable[Receiver]) -> float | None:
 
 def delete_older(seconds: float, *, using: str, is_stopping: Callable[[], bool]) -> int:
     """Delete entries older than so many seconds, a thousand at a time; how many. Raises django.db.Error."""
-    before = now() - timedelta(seconds=min(seconds, CENTURY))
+    before = ago(seconds)
     old = InboxEntry.objects.using(using).filter(created_at__lt=before)
     gone = 0
     while not is_stopping() and (digests := list(old.values_list("pk", flat=True)[:CHUNK])):

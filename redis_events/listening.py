@@ -75,7 +75,9 @@ class Listener:
         self._tables = _tables(transport, receivers)
         self._async = AsyncRunner()
         self._is_plain = not any(each.is_async or each.once for each in receivers)
-        self._quarantined: Counter[tuple[str, int]] = Counter()
+        self._quarantined: Counter[str] = Counter()
+        """Messages of the hour that were no events, by channel."""
+        self._hour = 0
         self._stopping = threading.Event()
         self._once = OnceRunner(self._stopping)
         self._can_hold = True
@@ -261,14 +263,17 @@ class Listener:
         self._can_hold = False
 
     def _may_quarantine(self, channel: str) -> bool:
-        hour = int(time.time() // 3600)
         if self.transport.durable:
             return True
-        self._quarantined[channel, hour] += 1
-        if self._quarantined[channel, hour] == MOST_QUARANTINED + 1:
+        hour = int(time.time() // 3600)
+        if hour != self._hour:
+            self._quarantined.clear()
+            self._hour = hour
+        self._quarantined[channel] += 1
+        if self._quarantined[channel] == MOST_QUARANTINED + 1:
             text = "%s messages on %s were no events within an hour; further ones are not kept"
             logger.error(text, f"{MOST_QUARANTINED:,}", one_line(channel, limit=64))
-        return self._quarantined[channel, hour] <= MOST_QUARANTINED
+        return self._quarantined[channel] <= MOST_QUARANTINED
 
     def _care_for_connections(self, *, has_failed: bool) -> None:
         """Close those that are broken or too old: after the batch, when nobody waits for them.

@@ -14,6 +14,9 @@ from .transports.client import Wire, refused
 from .transports.roads import is_error
 from .transports.trimming import OURS
 
+MOST_NAME = 190
+"""Characters kept of a group's name: ChannelState has room for 200, and a floor's row begins with a few of its own."""
+
 
 @dataclass(slots=True)
 class Stream:
@@ -35,20 +38,30 @@ def look(wire: Wire, channel: str) -> Stream | None:
         if is_error(answer):
             raise refused(wire.location, str(answer))
     facts = _facts(about)
-    positions = {each[b"name"].decode(): parse(each[b"last-delivered-id"].decode()) for each in map(_facts, groups)}
-    theirs = [group for group in positions if not group.startswith(OURS)]
+    by_name = {each[b"name"]: parse(each[b"last-delivered-id"].decode()) for each in map(_facts, groups)}
+    theirs = [group for group in by_name if not group.startswith(OURS.encode())]
     # After the positions: what was read by then and is not pending now is settled.
     pending = wire.call([("XPENDING", name, group) for group in theirs]) if theirs else []
     return Stream(
         last=parse(facts[b"last-generated-id"].decode()),
         first=parse(facts[b"first-entry"][0].decode()) if facts[b"first-entry"] else None,
-        positions=positions,
+        positions={_stored(group): position for group, position in by_name.items()},
         floors={
-            group: _settled(positions[group], summary)
+            _stored(group): _settled(by_name[group], summary)
             for group, summary in zip(theirs, pending, strict=True)
             if not is_error(summary)
         },
     )
+
+
+def _stored(group: bytes) -> str:
+    """The name of a group as ChannelState takes it: anybody may make one, of any bytes and any length."""
+    return group.decode(errors="backslashreplace").replace("\x00", "\\x00")[:MOST_NAME]
+
+
+def can_be_made(group: str) -> bool:
+    """Whether this is the name of a group as the server has it, and not what was stored of it."""
+    return "\\" not in group and len(group) < MOST_NAME
 
 
 def _settled(position: Id, summary: Any) -> Id:

@@ -15,7 +15,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from django.db import Error
+from django.db import Error, connections
 
 from . import __version__, announcements, deadlines, heartbeat, held, readiness
 from .announcements import Announcement, contradictions
@@ -215,11 +215,19 @@ class Process:
         if not self.options.drain:
             self._threads.start("relay", self._relay.run, self._bell.wake)
             return
+        self._threads.start("relay", partial(self._drain_outbox, self._relay), self._bell.wake)
+        while self._threads.are_alive and not self._signals:
+            self._bell.wait(60.0)
+
+    def _drain_outbox(self, relay: Relay) -> None:
+        """In a thread of its own, so that a signal can end it."""
         try:
-            self._relay.drain()
+            relay.drain()
         except TransportError as error:
             self.console.warn(f"the outbox was not emptied: {error}")
-        self._relay.close()
+        finally:
+            relay.close()
+            connections.close_all()
 
     def _make_keeper(self) -> Keeper | None:
         if is_memory():

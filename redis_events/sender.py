@@ -73,7 +73,7 @@ class Sender:
             work()
         finally:
             self._turn.release()
-        self._catch_up()
+            self._catch_up()
 
     def _catch_up(self) -> None:
         """Send what others left behind. They mark it, then try for the turn; its holder gives it up, then looks."""

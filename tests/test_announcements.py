@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import socketserver
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
-from redis_events import announcements
+from redis_events import announcements, inbox
 from redis_events.announcements import Announcement, Lookup, announced_transport, contradictions, stream_channels
 from redis_events.conf import conf
+from redis_events.exceptions import Unreachable
 from redis_events.transports import outlet
 from redis_events.transports.base import Outgoing
 from redis_events.transports.client import Wire
+from redis_events.transports.pubsub import PubSubTransport
 from redis_events.transports.stream import StreamTransport
 from tests.servers import Server, free_port
 
@@ -223,3 +229,90 @@ def test_while_the_server_cannot_be_asked_one_caller_a_second_tries(settings: An
     began = time.monotonic()
     assert [lookup.transport(f"c{number}") for number in range(1_000)] == [None] * 1_000
     assert time.monotonic() - began < 1.0
+
+
+# ------------------------------------------------------------------ a server that cannot say now
+
+
+@pytest.fixture
+def loading(settings: Any) -> Iterator[None]:
+    """LOCATION is a server that reads its file after a restart: it lets everybody connect and refuses every command."""
+    with Loading() as address:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": f"redis://127.0.0.1:{address}/0"}
+        yield
+
+
+class _Answer(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        while self.request.recv(65_536):
+            self.request.sendall(b"-LOADING Redis is loading the dataset in memory\r\n")
+
+
+class Loading:
+    def __enter__(self) -> int:
+        self._server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Answer)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return int(self._server.server_address[1])
+
+    def __exit__(self, *args: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.mark.usefixtures("loading")
+def test_a_server_that_loads_its_data_is_not_taken_for_one_where_nobody_announced_anything() -> None:
+    with pytest.raises(Unreachable, match="LOADING"):
+        announcements.fetch(timeout=1.0)
+
+
+@pytest.mark.usefixtures("loading")
+def test_what_carries_a_channel_is_not_decided_for_good_while_the_server_loads_its_data() -> None:
+    assert Lookup().transport("orders") is None
+
+
+@pytest.mark.usefixtures("loading")
+def test_nothing_is_deleted_from_the_inbox_while_the_server_loads_its_data() -> None:
+    assert inbox.seconds_needed([]) is None
+
+
+def test_threads_that_ask_for_a_channel_at_the_same_moment_get_the_same_answer(settings: Any, wire: Wire) -> None:
+    set_channels(settings, {"orders": STREAM, "mails": STREAM}, service="billing")
+    tell(wire)
+    set_channels(settings, {})
+    for _ in range(20):
+        lookup, barrier = Lookup(), threading.Barrier(8)
+        with ThreadPoolExecutor(8) as pool:
+            names = ["orders", "mails"] * 4
+            found = list(pool.map(lambda name, own=lookup, at=barrier: (at.wait(), own.transport(name))[1], names))
+        assert found == ["stream"] * 8
+
+
+# ------------------------------------------------------------------ a channel for everybody
+
+
+def test_channels_of_a_pub_sub_pattern_are_announced_by_it_alone(settings: Any, wire: Wire) -> None:
+    """There may be one for each visitor, and every listener reads all announcements every POLL."""
+    set_channels(settings, {"live.*": {"TRANSPORT": "pubsub"}, "live.news": {"TRANSPORT": "pubsub"}})
+    transport = PubSubTransport(conf.LOCATION)
+    transport.send([Outgoing(channel=f"live.{name}", body=b"x") for name in ("news", "visitor-1", "visitor-2")])
+    transport.close()
+    assert set(read(wire)) == {("shop", "live.*"), ("shop", "live.news")}
+
+
+def test_what_an_outlet_remembers_of_its_channels_is_bounded(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MOST_REMEMBERED", 10)
+    own = outlet.Outlet(conf.LOCATION)
+    for number in range(100):
+        own.exchange([Outgoing(channel=f"visitor-{number}", body=b"x")], lambda each: ("PUBLISH", each.channel, b"x"))
+    own.close()
+    assert len(own._announced) <= 10
+
+
+@pytest.mark.parametrize("channel", ["a\x00", "a\nERROR all is lost", "a" * 300, "", "\x1b[31ma", "ä"])
+@pytest.mark.parametrize("transport", ["stream", "pubsub"])
+def test_a_name_no_channel_can_have_is_no_announcement(wire: Wire, channel: str, transport: str) -> None:
+    """Anybody may write one: listeners of a pattern would join it, log it and store its floors, or fail to."""
+    told = Announcement(service="crm", channel=channel, transport=transport, retention=60.0)
+    wire.call([("HSET", conf.redis_name("redis-events:announcements"), "junk", msgspec.json.encode(told))])
+    assert announcements.read(wire) == []

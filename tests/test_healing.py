@@ -9,8 +9,10 @@ import logging
 import os
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -623,6 +625,28 @@ def test_healing_never_goes_above_the_cap_and_the_rest_follows_when_there_is_roo
     assert not shop.repeated("shop")
 
 
+@pytest.mark.parametrize("command", ["xlen", "eval"])
+def test_a_cap_whose_room_may_not_be_asked_for_ends_no_relay(
+    shop: Shop, command: str, settings: Any, lines: pytest.LogCaptureFixture
+) -> None:
+    """It was a TypeError in the relay's thread, hence the end of the process, at every start."""
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {CHANNEL: {"OUTBOX": True, "MAX_LENGTH": 10}}}
+    shop.send(25)
+    shop.open("shop")
+    shop.poll()
+    shop.client.flushall()
+    shop.poll()
+    shop.client.execute_command("ACL", "SETUSER", "default", f"-{command}")
+    try:
+        shop.poll()
+        assert command == "eval" or "orders is not looked after: " in lines.text
+    finally:
+        shop.client.execute_command("ACL", "SETUSER", "default", "+@all")
+    shop.consume("shop")
+    shop.poll()
+    assert shop.client.xlen(shop.stream) == 10
+
+
 # ------------------------------------------------------------------ what is stored, and what is told
 
 
@@ -697,3 +721,60 @@ def test_channels_with_rows_in_the_retention_are_looked_after_without_an_entry_o
     )
     shop.poll()
     assert shop.healer._channels == [CHANNEL]
+
+
+def test_a_retention_longer_than_there_are_dates_ends_no_relay(shop: Shop, settings: Any) -> None:
+    forever = {"OUTBOX": True, "RETENTION": timedelta.max}
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {CHANNEL: forever}}
+    shop.send(3)
+    shop.poll()
+    shop.client.flushall()
+    shop.finish("fast")
+
+
+def test_channels_that_are_healed_at_once_share_the_time_the_relay_has_for_it(
+    shop: Shop, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each took a second of its own: with sixty of them the relay sent nothing for a minute."""
+    monkeypatch.setattr(healing, "HEAL_FOR", 0.0)
+    names = [f"channel-{number}" for number in range(3)]
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CHANNELS": {name: {"OUTBOX": True} for name in names}}
+    facts = {"type": "t", "key": "", "body": b"{}", "created_at": now(), "sent_ms": int(time.time() * 1000)}
+    OutboxEvent.objects.bulk_create(
+        OutboxEvent(channel=name, event_id=str(number), sent_seq=number, **facts) for name in names for number in (1, 2)
+    )
+    healed: list[int] = []
+    for _ in names:
+        shop.poll()
+        healed.append(sum(shop.client.xlen(conf.redis_name(name)) > 0 for name in names))
+    assert healed == [1, 2, 3]
+    shop.heal()
+    assert [shop.client.xlen(conf.redis_name(name)) for name in names] == [2, 2, 2]
+
+
+# ------------------------------------------------------------------ groups of others
+
+
+@pytest.mark.parametrize("group", [b"a\xff", b"a\x00", b"a" * 500])
+def test_a_group_of_any_name_is_looked_after_and_ends_no_relay(shop: Shop, postgres_shop: Shop, group: bytes) -> None:
+    """Anybody may make one. It ended the relay, and with it the process, at every start; or no floor was stored."""
+    for own in (shop, postgres_shop):
+        own.send(3)
+        own.consume("fast")
+        own.client.xgroup_create(own.stream, group, "0", mkstream=True)
+        own.poll()
+        states = ChannelState.objects.using(own.using).filter(group__startswith=healing.FLOOR)
+        assert set(states.values_list("floor", flat=True)) == {"0-0", f"{rows_sent(own)}"}
+        own.record("fast")
+        assert ChannelState.objects.filter(group="fast").exists()
+        own.client.flushall()
+        own.finish("fast")
+        assert {each["name"] for each in own.client.xinfo_groups(own.stream)} == {b"fast", own.healer.marker.encode()}
+        own.client.flushall()
+
+
+def rows_sent(shop: Shop) -> str:
+    ms, seq = (
+        OutboxEvent.objects.using(shop.using).order_by("-sent_ms", "-sent_seq").values_list("sent_ms", "sent_seq")[0]
+    )
+    return f"{ms}-{seq}"

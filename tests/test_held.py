@@ -169,7 +169,8 @@ def test_an_error_without_frames_has_a_fingerprint_too() -> None:
 # ------------------------------------------------------------------ trying again
 
 
-def test_only_due_waiting_rows_of_known_receivers_are_due_oldest_first(alias: str) -> None:
+def test_only_due_waiting_rows_of_known_receivers_are_due_oldest_first(alias: str, settings: Any) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "billing"}
     hold(alias, event_id="later", verdict=Verdict(Outcome.RETRY, 60.0))
     hold(alias, event_id="dead", verdict=DEAD)
     hold(alias, event_id="strange", receiver="strange")

@@ -104,6 +104,16 @@ def test_anybody_can_send_junk_so_only_so_much_an_hour_is_kept(
     assert len([line for line in caplog.messages if "3 messages on orders were no events within an hour" in line]) == 1
 
 
+def test_what_is_counted_for_the_quarantine_is_forgotten_with_its_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pattern is heard for years, and channels by anybody's name."""
+    own, hour = listener(receiver(print, channel="live.*")), 0.0
+    monkeypatch.setattr(listening.time, "time", lambda: hour)
+    for number in range(50):
+        hour = number * 3600.0
+        own.process([delivery(b"\xff", channel=f"live.{number}")])
+    assert len(own._quarantined) == 1
+
+
 def test_events_nobody_receives_are_settled_and_nothing_else() -> None:
     own = listener(receiver(fail, types=("shop.order.refunded",)))
     own.process([delivery(document())])

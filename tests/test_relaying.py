@@ -339,6 +339,29 @@ def test_listen_events_drain_empties_the_outbox_first(shop: Project, server: Ser
     assert process.find("stopped. 3 done")
 
 
+BACKLOG = """
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) INSERT INTO"
+        " redis_events_outboxevent (channel, event_id, type, key, body, created_at, discarded)"
+        " SELECT 'shop.orders', i, 't', '', x'7b7d', '2026-01-01 00:00:00', 0 FROM n"
+    )
+"""
+
+
+def test_a_drain_that_is_asked_to_stop_leaves_the_rest_of_the_outbox(
+    shop: Project, server: Server, prefix: str
+) -> None:
+    shop.shell(BACKLOG.format(count=200_000))
+    process = shop.manage("listen_events", "--drain")
+    with server.client() as client:
+        wait_for(lambda: client.xlen(f"{prefix}:{CHANNEL}"), timeout=20)
+        process.terminate()
+        assert process.wait(10) == 0
+        assert client.xlen(f"{prefix}:{CHANNEL}") < 200_000
+
+
 def test_rows_left_from_a_channel_that_had_an_outbox_are_relayed(shop: Project, server: Server, prefix: str) -> None:
     shop.shell(PUBLISH.format(count=3) + "\nimport time; time.sleep(2.5)")
     shop.settings = {"CHANNELS": {CHANNEL: {"TRANSPORT": "stream"}}}

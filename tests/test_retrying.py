@@ -254,3 +254,19 @@ def test_a_retry_that_kills_its_process_comes_to_an_end(project: Project, server
         process = listening(project)
     process.wait_for_line(r"dead .* after 3 runs  Unfinished", timeout=10)
     assert (project.folder / "runs").read_text().split() == ["1", "2", "3"]
+
+
+def test_services_that_share_a_database_leave_each_others_rows_alone(settings: Any) -> None:
+    """An app that both of them install: its receiver has the same name in each."""
+    theirs, failing = flaky(1)
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "billing"}
+    fail_first(failing)
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "shop"}
+    ours, same = flaky(0)
+    own = Retrier([same])
+    assert own.run_due() == 0
+    assert own._pause() > 0.0, "what is others' must not keep it awake"
+    assert ours.runs == []
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "billing"}
+    assert Retrier([failing]).run_due() == 1
+    assert len(theirs.runs) == 2

@@ -171,6 +171,25 @@ def test_two_hundred_sends_in_eight_threads_wait_once(
     assert len([record for record in caplog.records if record.name == "redis_events.publish"]) == 1
 
 
+def test_what_is_left_with_a_strict_caller_that_fails_is_not_forgotten(sender: Sender, own: Server) -> None:
+    """It raised past the look for what others had left: that waited for the next publish, or for ever."""
+    sender.send(one(b"warm"))
+    own.freeze()
+
+    def strictly() -> None:
+        with pytest.raises(Unreachable):
+            sender.send(one(b"strict"), strict=True)
+
+    with lost() as reported:
+        caller = threading.Thread(target=strictly)
+        caller.start()
+        wait_for(sender._turn.locked, what="the strict caller to have its turn")
+        sender.send(one(b"left"))
+        caller.join()
+        own.thaw()
+        assert [outgoing.body for outgoing in reported] == [b"left"]
+
+
 @pytest.mark.slow
 def test_at_most_one_caller_a_second_waits(sender: Sender, own: Server, proxy: Proxy) -> None:
     """Over three seconds of trouble under steady traffic; each kind of trouble is in test_outages."""

@@ -567,6 +567,21 @@ def test_what_comes_again_with_a_new_group_is_marked_as_repeated(join: Join, cli
     assert not receive(transport, 1)[0].is_repeated
 
 
+def test_what_was_lost_and_sent_again_stays_marked_as_repeated_in_a_new_group(join: Join, client: redis.Redis) -> None:
+    """It stands above the end of the old stream, or in one that lost no group: the entry itself says so."""
+    transport = join("orders", "mails")
+    for channel in ("orders", "mails"):
+        add(channel, b"old")
+    receive(transport, 2)
+    flush(transport)
+    client.xgroup_destroy(name("orders"), "shop")
+    receive(transport, 1)
+    for channel in ("orders", "mails"):
+        client.xadd(name(channel), {"event": b"healed", "settled": b""})
+        healed = receive(transport, 1)[0]
+        assert (healed.channel, healed.body, healed.is_repeated) == (channel, b"healed", True)
+
+
 def test_a_group_is_not_begun_anew_while_its_floor_cannot_be_read(
     join: Join, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -988,3 +1003,17 @@ def test_a_listener_whose_heartbeat_is_refused_says_so(flushable: Server, caplog
         finally:
             client.config_set("maxmemory", 0)
     assert len([line for line in caplog.messages if "no heartbeat" in line]) == 1
+
+
+# ------------------------------------------------------------------ browsing
+
+
+def test_browsing_a_page_may_take_longer_than_a_publish(server: Server, settings: Any) -> None:
+    """A page of a replay is up to 500 events of 256 KiB: with a publish's 0.25 s none of it could ever be replayed."""
+    for number in range(20):
+        add("orders", b"%d" % number)
+    with Proxy(server) as proxy:
+        transport = StreamTransport(proxy.url)
+        proxy.delay = 0.3
+        assert len(transport.browse("orders", limit=500)) == 20
+        transport.close()

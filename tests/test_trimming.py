@@ -176,3 +176,19 @@ def test_a_listener_of_another_channel_or_group_serves_nobody_here(
         trimmer.trim(wire, ["orders"])
     assert lines.new() == ["orders: no listener of shop:search is alive; what it has not read is kept for it"]
     assert client.xlen(orders) == 1
+
+
+def test_a_group_whose_name_is_no_text_keeps_nobody_from_looking_after_the_others(
+    orders: str, wire: Wire, client: redis.Redis, lines: Lines
+) -> None:
+    """Anybody may make one. It crashed the thread that beats the heart."""
+    fill(client, orders, 3)
+    for group in (b"\xff\xfe", b"billing"):
+        client.xgroup_create(orders, group, "0")
+    trimmer = Trimmer()
+    for _ in range(2):
+        trimmer.trim(wire, ["orders"])
+    assert [line.partition(";")[0] for line in lines.new()] == [
+        "orders: no listener of billing is alive",
+        "orders: no listener of \\xff\\xfe is alive",
+    ]

@@ -93,7 +93,9 @@ class Groups:
 
     def _mark(self, delivery: Delivery) -> Delivery:
         until = self._repeated.get((delivery.channel, delivery.group), (0, 0))
-        return msgspec.structs.replace(delivery, is_repeated=floors.parse(delivery.id) <= until)
+        if floors.parse(delivery.id) > until:
+            return delivery  # which may be repeated all the same: an entry that was lost and sent again says so
+        return msgspec.structs.replace(delivery, is_repeated=True)
 
 
 def _last_id(answer: Any) -> str | None:

@@ -106,6 +106,6 @@ def _floor(group: str, facts: Any, summary: Any) -> str | None:
     """The id up to which all is settled: before the oldest pending entry, else the last delivered."""
     for each in facts:
         known = dict(zip(each[::2], each[1::2], strict=True))
-        if known[b"name"].decode() == group:
+        if known[b"name"] == group.encode():  # others may have names that are no text
             return floors.before(summary[1].decode()) if summary[0] else known[b"last-delivered-id"].decode()
     return None

@@ -14,6 +14,8 @@ from .client import Command, ErrorReply, Wire, raise_refusals
 
 ANNOUNCE_EVERY = 10.0
 """Seconds after which an announcement goes along again: the server may have lost everything."""
+MOST_REMEMBERED = 10_000
+"""Channels whose announcement is remembered; then all are forgotten, and announced again."""
 
 
 class Outlet:
@@ -42,6 +44,8 @@ class Outlet:
         told = announcements.commands(new) if new else []
         replies = self.call([*told, *map(command, batch)])
         if not any(isinstance(reply, ErrorReply) for reply in replies[: len(told)]):
+            if len(self._announced) + len(new) > MOST_REMEMBERED:
+                self._announced.clear()
             self._announced |= dict.fromkeys(new, time.monotonic())
         return replies[len(told) :]
 

@@ -30,6 +30,8 @@ MOST_ROADS = 64
 GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
 """What a read answers when its stream or group went away: told apart, and mended, by looking again."""
 _PAIR = attrgetter("channel", "group")
+BROWSE = 5.0
+"""Seconds a page of old events may take: 500 of them can be 125 MiB."""
 MOST_PENDING = 1_000
 """Own pending entries looked at in one command."""
 
@@ -48,6 +50,7 @@ class StreamTransport(Transport):
         super().__init__(location)
         self.consumer = heartbeat.own_id()
         self._outlet = Outlet(location, timeout=timeout)
+        self._browsing = Outlet(location, timeout=BROWSE)
         self._subscriptions: tuple[Subscription, ...] = ()
         self._waiter: Waiter | None = None
         self._care: Wire | None = None
@@ -315,7 +318,7 @@ class StreamTransport(Transport):
     # -------------------------------------------------------------- the rest
 
     def browse(self, channel: str, *, start: str = "-", end: str = "+", limit: int = 100) -> list[Delivery]:
-        answer = self._outlet.call([("XRANGE", conf.redis_name(channel), start, end, "COUNT", limit)])[0]
+        answer = self._browsing.call([("XRANGE", conf.redis_name(channel), start, end, "COUNT", limit)])[0]
         if is_error(answer):
             raise refused(self.location, str(answer))
         return [delivery(channel, "", entry_id, fields) for entry_id, fields in answer]
@@ -340,6 +343,7 @@ class StreamTransport(Transport):
         self._leave()
         self._disconnect()
         self._outlet.close()
+        self._browsing.close()
         if self._waiter:
             self._waiter.close()
         self._waiter = None

@@ -13,6 +13,7 @@ from .. import announcements, heartbeat
 from ..announcements import Announcement
 from ..conf import conf
 from ..heartbeat import Card
+from ..wording import one_line
 from .client import Wire
 from .roads import is_error
 from .scripts import CUT, TRIM
@@ -98,7 +99,7 @@ class Trimmer:
         last = _facts(stream)[b"last-generated-id"]
         served = {group for card in cards for group in card.groups(channel)}
         for facts in map(_facts, groups):
-            group = facts[b"name"].decode()
+            group = facts[b"name"].decode(errors="backslashreplace")
             if not group.startswith(OURS):
                 is_behind = facts[b"pending"] > 0 or facts[b"last-delivered-id"] != last
                 self._note_group(channel, group, is_waiting=is_behind and group not in served)
@@ -108,9 +109,11 @@ class Trimmer:
         if is_waiting:
             self._unserved[channel, group] = looks + 1
             if looks == 1:
-                logger.error("%s: no listener of %s is alive; what it has not read is kept for it", channel, group)
+                logger.error(
+                    "%s: no listener of %s is alive; what it has not read is kept for it", channel, one_line(group)
+                )
         elif looks > 1:
-            logger.warning("%s: %s is served again, or has nothing left to read", channel, group)
+            logger.warning("%s: %s is served again, or has nothing left to read", channel, one_line(group))
 
 
 def _facts(answer: Any) -> dict[bytes, Any]:

@@ -15,6 +15,8 @@ from .transports.client import Command, ErrorReply, Wire, refused
 
 STREAM = "stream"
 _MOST_KNOWN = 10_000
+PATIENCE = 0.05
+"""Seconds worth waiting for another thread's answer: a healthy server gives it in one or two thousandths."""
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,13 +160,14 @@ class Lookup:
     def transport(self, channel: str) -> str | None:
         """``pubsub`` where nobody announced another; None when the server cannot be asked now.
 
-        Whoever comes while another thread asks waits for the answer: without it a stream's event would go to pub/sub.
+        Whoever comes while another thread asks waits for the answer, since without it a stream's event would go to
+        pub/sub; but not for long: while the server is away, one caller a second waits, and no other.
         """
         known = self._known.get(channel)
         if known or time.monotonic() < self._next:
             return known
         asking = self._asking
-        if not asking.acquire(timeout=conf.PUBLISH_TIMEOUT):
+        if not asking.acquire(timeout=PATIENCE):
             return None
         try:
             return self._known.get(channel) or self._ask(channel)

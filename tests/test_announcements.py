@@ -288,6 +288,25 @@ def test_threads_that_ask_for_a_channel_at_the_same_moment_get_the_same_answer(s
         assert found == ["stream"] * 8
 
 
+def test_while_the_server_is_silent_one_thread_waits_for_its_answer_and_no_other(settings: Any) -> None:
+    with Server() as own:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": own.url}
+        own.freeze()
+        lookup, barrier = Lookup(), threading.Barrier(8)
+
+        def asked(_: int) -> float:
+            barrier.wait()
+            began = time.monotonic()
+            assert lookup.transport("orders") is None
+            return time.monotonic() - began
+
+        with ThreadPoolExecutor(8) as pool:
+            took = sorted(pool.map(asked, range(8)))
+        own.thaw()
+        assert took[-1] <= 0.25 + 0.1
+        assert took[-2] <= 0.05 + 0.1
+
+
 # ------------------------------------------------------------------ a channel for everybody
 
 

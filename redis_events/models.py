@@ -49,6 +49,7 @@ class HeldDelivery(models.Model):
         indexes = [
             models.Index(fields=["due"], name="redis_events_held_due", condition=Q(state="waiting")),
             models.Index(fields=["fingerprint"], name="redis_events_held_print", condition=Q(state="dead")),
+            models.Index(fields=["receiver"], name="redis_events_held_parked", condition=Q(state="parked")),
         ]
 
     def __str__(self) -> str:
@@ -71,6 +72,7 @@ class DeadLetter(HeldDelivery):
         proxy = True
         verbose_name = _("dead letter")
         verbose_name_plural = _("dead letters")
+        permissions = [("discard_deadletter", "Can discard dead letters")]
 
 
 class ChannelState(models.Model):
@@ -131,3 +133,86 @@ class InboxEntry(models.Model):
 
     def __str__(self) -> str:
         return bytes(self.digest).hex()
+
+
+# ------------------------------------------------------------------ what admin pages hang on: no tables
+
+
+class Overview(models.Model):
+    """Whether everything is healthy."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = verbose_name_plural = _("overview")
+
+
+class Channel(models.Model):
+    """What events travel under."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name, verbose_name_plural = _("channel"), _("channels")
+
+
+class ReceiverStatus(models.Model):
+    """What runs where."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        permissions = [("pause_receiver", "Can pause and resume receivers")]
+        verbose_name, verbose_name_plural = _("receiver"), _("receivers")
+
+
+class LoggedEvent(models.Model):
+    """An event in a stream."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        permissions = [
+            ("view_payload", "Can see the data of events"),
+            ("publish_event", "Can publish events"),
+            ("replay_event", "Can replay events and dead letters"),
+        ]
+        verbose_name, verbose_name_plural = _("event"), _("events")
+
+
+class LiveFeed(models.Model):
+    """What is happening now."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = verbose_name_plural = _("live feed")
+
+
+class ConsumerGroup(models.Model):
+    """Who is behind, and who is stuck."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        permissions = [("claim_pending", "Can claim and skip pending entries")]
+        verbose_name, verbose_name_plural = _("consumer group"), _("consumer groups")
+
+
+class ListenerStatus(models.Model):
+    """Who is alive."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        permissions = [("stop_listener", "Can ask listeners to stop")]
+        verbose_name, verbose_name_plural = _("listener"), _("listeners")
+
+
+class EffectiveSetting(models.Model):
+    """What the settings came to, and what the checks say."""
+
+    class Meta:
+        managed = False
+        default_permissions = ("view",)
+        verbose_name = verbose_name_plural = _("settings and checks")

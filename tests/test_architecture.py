@@ -24,16 +24,16 @@ FLOORS = (
     (
         "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing", "deadlines",
         "announcements", "heartbeat", "floors", "sent", "presence", "outbox", "posting", "departing", "saving",
-        "muting", "threads",
+        "muting", "threads", "tally", "pauses",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",
     ),
     (
         "publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "relaying", "healing",
-        "purging", "readiness", "inspection",
+        "purging", "readiness",
     ),
-    ("console",),
+    ("console", "inspection"),
     ("process",),
     (
         "__init__", "apps", "admin", "testing", "pytest_plugin", "management",
@@ -51,6 +51,8 @@ DOOR_TO_DOOR = {
     ("pytest_plugin", "testing"),  # the kit as a fixture
 }
 
+SUITES = {"management", "inspection", "admin"}
+"""Rooms that are packages whose modules may import one another."""
 REDIS_ROOMS = "transports"
 FORBIDDEN_NAMES = {"utils", "helpers", "core", "managers", "services"}
 LONGEST_FUNCTION, LONGEST_FILE, MEDIAN_FUNCTION, MOST_IGNORES = 40, 400, 8, 5
@@ -127,7 +129,8 @@ def _is_text(node: ast.Constant) -> bool:
 
 def _room(module: str) -> str:
     """The room a module belongs to: `management.commands.listen_events` is part of `management`."""
-    return module if module in LEVELS or not module.startswith("management.") else "management"
+    head = module.partition(".")[0]
+    return head if head in SUITES else module
 
 
 def unknown_rooms(house: House) -> Iterator[str]:

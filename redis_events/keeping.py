@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +15,7 @@ from . import announcements, heartbeat, pauses
 from .conf import conf
 from .exceptions import Refused, TransportError
 from .heartbeat import Announced, Card
+from .pauses import Pause
 from .registry import Receiver
 from .tally import Tally
 from .transports.base import Transport
@@ -58,6 +59,7 @@ class Keeper:
         self._wire: Wire | None = None
         self._stopping = threading.Event()
         self._next_announcement = 0.0
+        self._paused: frozenset[str] = frozenset()
         self._is_asked = False
         """Whether it has passed on that somebody wants this listener to stop."""
         self._refusals: dict[str, str] = {}
@@ -119,15 +121,25 @@ class Keeper:
     def _hear(self, answers: Sequence[Any]) -> None:
         """What came with the heartbeat."""
         paused, asked, *told = answers
-        names = pauses.of_service(paused, self.own.service)
-        if names is not None:
-            self._note_paused(names)
+        found = pauses.of_service(paused, self.own.service)
+        if found is not None:
+            self._learn_paused(found)
         self._complain("nobody can say what is paused", str(paused) if isinstance(paused, ErrorReply) else "")
         self._complain("statistics are not kept", self._tally.heard(told))
         if isinstance(asked, bytes) and not self._is_asked:
             self._is_asked = True
             logger.warning("asked to stop by %s", one_line(asked.decode(errors="replace")))
             self._leave()
+
+    def _learn_paused(self, found: Mapping[str, Pause]) -> None:
+        names = frozenset(each.name for each in self.own.receivers if each.name in found)
+        for name in sorted(names - self._paused):
+            who, parked = one_line(found[name].by) or "somebody", "what comes by a stream is parked"
+            logger.warning("%s was paused by %s: until it is resumed, %s", one_line(name), who, parked)
+        for name in sorted(self._paused - names):
+            logger.warning("%s was resumed", one_line(name))
+        self._paused = names
+        self._note_paused(names)
 
     def _complain(self, what: str, why: str) -> None:
         """One line when it begins, and no other until it is over. ``why`` is empty when it is."""

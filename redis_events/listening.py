@@ -117,14 +117,8 @@ class Listener:
         self._absent = _tables(self.transport, absent) if self.transport.grouped else {}
 
     def note_paused(self, names: Collection[str]) -> None:
-        """Learn which of the service's receivers are paused; each change is told in a line. Safe in any thread."""
-        paused = frozenset(each.name for each in self.receivers if each.name in names)
-        meanwhile = "its events are parked" if self.transport.durable else "it misses what is published"
-        for name in sorted(paused - self._paused):
-            logger.warning("%s is paused, %s until it is resumed", one_line(name), meanwhile)
-        for name in sorted(self._paused - paused):
-            logger.warning("%s is resumed", one_line(name))
-        self._paused = paused
+        """Learn which receivers are paused: they are not run from the next batch on. Safe in any thread."""
+        self._paused = frozenset(each.name for each in self.receivers if each.name in names)
 
     def stop(self) -> None:
         """End ``run`` after the batch in hand. Safe in any thread."""

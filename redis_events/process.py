@@ -186,7 +186,7 @@ class Process:
             self._patiently(self._relay.connect)
         self._retrier = self._make_retrier() if self.receivers else None
         self._keeper = self._make_keeper() if self.receivers else None
-        return bool(self._keeper and self._patiently(self._keeper.begin))
+        return bool(self._keeper and not self._signals and self._patiently(self._keeper.begin))
 
     def _start(self, announced: Sequence[Announcement], has_company: bool) -> None:
         if has_company and not self.options.drain:

@@ -1,0 +1,65 @@
+"""The overview in a terminal: is it healthy, in one look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django.utils.translation import gettext as _
+
+from ..events import now
+from ..inspection import Overview, ServerFacts
+from .tables import cell, duration, milliseconds
+from .views import VIEWS, facts, shown
+
+MINUTES = 5
+"""Minutes over which rates are taken."""
+
+
+def overview_text(found: Overview, *, limit: int) -> str:
+    """Everything, each part under its heading; parts with nothing in them are left out."""
+    parts = [_status(found.server), "\n".join(_figures(found)), *_tables(found, limit=limit)]
+    if found.drift:
+        parts.append("\n".join([_("Code and Redis differ:"), *(f"  {each.text}" for each in found.drift)]))
+    return "\n\n".join(filter(None, parts))
+
+
+def _status(server: ServerFacts) -> str:
+    """One line about the server."""
+    eviction = _("eviction %s") % cell(server.eviction_policy)
+    persistence = _("persistence %s") % cell(server.persistence)
+    latency = _("answers in %s") % cell(milliseconds(server.latency))
+    return " · ".join([f"{server.name or _('Redis')} {server.location}", latency, eviction, persistence])
+
+
+def _figures(found: Overview) -> Iterator[str]:
+    unsent = [each.unsent for each in found.outboxes]
+    figures = {
+        _("listeners alive"): found.listeners_alive,
+        _("published a minute"): _rate(found, "published"),
+        _("settled a minute"): _rate(found, "settled"),
+        _("dead a minute"): _rate(found, "dead"),
+        _("dead letters"): found.dead_letters,
+        _("unsent in the outbox"): None if None in unsent else sum(each or 0 for each in unsent),
+        _("behind for"): _behind(found),
+    }
+    width = max(map(len, figures))
+    yield from (f"{name:<{width}}  {cell(value)}" for name, value in figures.items())
+
+
+def _rate(found: Overview, name: str) -> float | None:
+    counts = [getattr(minute, name) for minute in found.minutes[-MINUTES:]]
+    return None if not counts or None in counts else sum(counts) / len(counts)
+
+
+def _behind(found: Overview) -> str | None:
+    """How long the group that is behind the longest is so."""
+    since = [each.behind_since for each in found.groups if each.is_behind and each.behind_since]
+    if since:
+        return duration((now() - min(since)).total_seconds())
+    return None if found.trouble or any(each.is_behind is None for each in found.groups) else _("nobody is")
+
+
+def _tables(found: Overview, *, limit: int) -> Iterator[str]:
+    for name, facts_of in (("channels", found.channels), ("groups", found.groups), ("dead", found.errors)):
+        if facts_of:
+            yield shown(VIEWS[name], [facts(each) for each in facts_of], limit=limit)

@@ -40,6 +40,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started: float
     receivers: tuple[Announced, ...]
+    in_flight: int | None = None
+    memory: int | None = None
 
     def groups(self, channel: str) -> set[str]:
         """The consumer groups it serves on a channel."""
@@ -79,6 +81,11 @@ def key(id: str) -> str:
     return conf.redis_name(f"redis-events:listeners:{id}")
 
 
+def stop_key(id: str) -> str:
+    """The key by which a listener is asked to stop."""
+    return conf.redis_name(f"redis-events:stop:{id}")
+
+
 def index() -> str:
     """The sorted set of the listeners there were, by their last beat."""
     return conf.redis_name("redis-events:listeners")
@@ -113,9 +120,7 @@ def alive(wire: Wire, ids: Sequence[str]) -> set[str]:
 
 def cards(wire: Wire) -> list[Card]:
     """The cards of all listeners that are alive, of every service. Forgets those that died long ago."""
-    listed = wire.call([("ZREMRANGEBYSCORE", index(), "-inf", int(time.time()) - 3600), ("ZRANGE", index(), 0, -1)])[
-        1
-    ]
+    listed = wire.call([("ZREMRANGEBYSCORE", index(), "-inf", int(time.time()) - 3600), ("ZRANGE", index(), 0, -1)])[1]
     if isinstance(listed, ErrorReply) or not listed:
         return []
     answers = wire.call([("GET", key(id.decode(errors="replace"))) for id in listed])

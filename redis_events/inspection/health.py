@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Sequence
 
 from django.utils.translation import gettext as _
@@ -15,7 +16,7 @@ from ..heartbeat import Card
 from ..registry import all_receivers
 from ..routing import is_memory
 from .facts import Check, ServerFacts
-from .overview import condition, drift, server_facts
+from .glance import condition, drift, server_facts
 from .rights import MOST_CHANNELS, Rights, rights
 from .scene import Scene, scene
 from .server import Server
@@ -41,7 +42,7 @@ def checks(*, server: Server | None = None) -> list[Check]:
         _memory(facts),
         _eviction(facts),
         _persistence(facts),
-        _clock(facts),
+        _clock(server),
         _rights(rights(server, here.announced)),
         _announcements(here),
         _neighbours(here),
@@ -133,13 +134,17 @@ def _has_streams() -> bool:
     return any(entry.TRANSPORT == "stream" for entry in conf.CHANNELS.values()) or bool(all_receivers())
 
 
-def _clock(facts: ServerFacts) -> Check:
-    title, skew = _("Clocks"), facts.clock_skew
-    if skew is None:
+def _clock(server: Server) -> Check:
+    """Compared in the middle of the round trip: half of it is how wrong that can be."""
+    title, before = _("Clocks"), time.time()
+    answer = server.ask(("TIME",))[0]
+    doubt = (time.time() - before) / 2
+    if answer is None:
         return _unknown("clocks", title, _("The server does not say what time it is."))
-    numbers = {"skew": f"{skew:+.3f}", "doubt": f"{(facts.latency or 0.0) * 1e3:.3g}"}
+    skew = int(answer[0]) + int(answer[1]) / 1e6 - before - doubt
+    numbers = {"skew": f"{skew:+.3f}", "doubt": f"{doubt * 1e3:.3g}"}
     detail = _("the server's is %(skew)s s from this machine's, give or take %(doubt)s ms") % numbers
-    apart = abs(skew) - (facts.latency or 0.0)
+    apart = abs(skew) - doubt
     advice = _("Keep both in time (NTP): ages, retention and old events' times come from both.")
     if apart > FAR_OFF:
         return _fail("clocks", title, detail, advice)

@@ -141,7 +141,11 @@ def _pause(asked: Asked) -> Act:
 def _resume(asked: Asked) -> Act:
     name, service = asked["resume"], asked["service"] or conf.SERVICE
     question = _("Resume %(name)s of %(service)s?") % {"name": name, "service": service}
-    return Act(question=question, do=lambda: inspection.resume(name, service=service, who=who()))
+    return Act(question=question, do=lambda: _resumed(inspection.resume(name, service=service)))
+
+
+def _resumed(was_paused: bool) -> Done:
+    return Done(done=1, left={}) if was_paused else Done(done=0, left={_("not paused"): 1})
 
 
 def _stop(asked: Asked) -> Act:
@@ -158,9 +162,7 @@ def _stop(asked: Asked) -> Act:
 def _discard(asked: Asked) -> Act:
     chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver")}
     count = inspection.count_dead(**chosen)
-    question = ngettext(
-        "Delete %s dead letter for good?", "Delete %s dead letters for good?", count
-    ) % f"{count:,}"
+    question = ngettext("Delete %s dead letter for good?", "Delete %s dead letters for good?", count) % f"{count:,}"
     return Act(question=question, do=lambda: inspection.discard(**chosen))
 
 

@@ -34,9 +34,15 @@ def shown(view: View, rows: Sequence[Row], *, limit: int) -> str:
     """The table, and how much of it was left out."""
     if not rows:
         return str(view.empty)
-    lines = [[row[what] if isinstance(what, str) else what(row) for _head, what in view.columns] for row in rows[:limit]]
+    lines = [
+        [row[what] if isinstance(what, str) else what(row) for _head, what in view.columns] for row in rows[:limit]
+    ]
     rest = [_("… and %s more (--limit)") % f"{len(rows) - limit:,}"] if len(rows) > limit else []
     return "\n".join([table([head for head, _what in view.columns], lines), *rest])
+
+
+def _value(row: Row, what: str | Callable[[Row], object]) -> object:
+    return row[what] if isinstance(what, str) else what(row)
 
 
 def facts(value: Any) -> Row:
@@ -99,9 +105,7 @@ def _pending(asked: Asked, server: Server) -> Sequence[Row]:
 def _events(asked: Asked, server: Server) -> Sequence[Row]:
     names = ("type", "key", "id", "since", "until")
     wanted = {name: asked[name] for name in names if asked[name]}
-    page = inspection.events(
-        asked["channel"] or "*", text=asked["find"], limit=asked["limit"], server=server, **wanted
-    )
+    page = inspection.events(asked["channel"] or "*", text=asked["find"], limit=asked["limit"], server=server, **wanted)
     return [{name: value for name, value in facts(each).items() if name != "raw"} for each in page.events]
 
 

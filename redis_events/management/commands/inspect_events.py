@@ -145,7 +145,8 @@ def _refuse_strays(options: dict[str, Any]) -> None:
     for names, place in ((OF_EVENTS, "events"), (OF_LETTERS, "dead")):
         stray = next((name for name in names if options[name] and subject != place), None)
         if stray:
-            raise CommandError(_("--%(option)s is for `inspect_events %(subject)s`.") % {"option": stray, "subject": place}, returncode=Exit.USAGE)
+            text = _("--%(option)s is for `inspect_events %(subject)s`.") % {"option": stray, "subject": place}
+            raise CommandError(text, returncode=Exit.USAGE)
     if options["ids"] and not options["discard"]:
         raise CommandError(_("--ids is for --discard."), returncode=Exit.USAGE)
     if options["consumer"] and not options["claim"]:

@@ -155,7 +155,7 @@ def _rights(found: Rights | None) -> Check:
     title = _("Rights")
     if found is None:
         return _unknown("rights", title, _("The server could not be asked."))
-    user = {"user": found.user or "?"}
+    user = {"user": found.user}
     if found.denied:
         detail = _("user %(user)s may not: %(commands)s") % {**user, "commands": _listed(found.denied)}
         return _fail("rights", title, detail, _("Grant them with ACL SETUSER; this project needs them all."))

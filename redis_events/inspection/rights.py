@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import announcements, heartbeat
 from ..announcements import Announcement
@@ -16,6 +17,7 @@ from .server import Server
 
 GROUP = "check"
 SCRIPT = "return 0"
+HARMLESS = ("XINFO", "XPENDING", "XRANGE", "XLEN", "HGETALL", "GET", "EXISTS", "ZRANGE")
 MOST_CHANNELS = 50
 """Channels asked about: the rules of a project that has more will treat them alike."""
 
@@ -24,7 +26,7 @@ MOST_CHANNELS = 50
 class Rights:
     """What may not be done. ``is_whole`` is False where the server was only asked what is harmless to ask."""
 
-    user: str | None
+    user: str
     denied: tuple[str, ...]
     """Commands this project needs."""
     blind: tuple[str, ...]
@@ -37,17 +39,16 @@ def rights(server: Server, announced: Sequence[Announcement]) -> Rights | None:
     who = server.try_all(("ACL", "WHOAMI"))[0]
     if server.trouble:
         return None
-    user = who.decode(errors="replace") if isinstance(who, bytes) else None
+    user = who.decode(errors="replace") if isinstance(who, bytes) else urlsplit(conf.LOCATION).username or "default"
     needed, looks = list(dict.fromkeys(_needed(announced))), list(_looks())
-    if user is not None:
-        answers = server.try_all(*(("ACL", "DRYRUN", user, *command) for command in [*needed, *looks]))
-        if any(isinstance(answer, bytes) for answer in answers):
-            return _rights(user, needed, looks, answers, is_whole=True)
+    answers = server.try_all(*(("ACL", "DRYRUN", user, *command) for command in [*needed, *looks]))
+    if any(isinstance(answer, bytes) for answer in answers):
+        return _rights(user, needed, looks, answers, is_whole=True)
     return _by_trying(server, user, needed, looks)
 
 
 def _rights(
-    user: str | None, needed: Sequence[Command], looks: Sequence[Command], answers: Sequence[Any], *, is_whole: bool
+    user: str, needed: Sequence[Command], looks: Sequence[Command], answers: Sequence[Any], *, is_whole: bool
 ) -> Rights:
     said = zip([*needed, *looks], answers, strict=True)
     denied = [shown(command) for command, answer in said if _is_denial(answer)]
@@ -67,14 +68,11 @@ def _is_denial(answer: Any) -> bool:
     return isinstance(answer, bytes) and b"no permissions" in answer
 
 
-def _by_trying(server: Server, user: str | None, needed: list[Command], looks: list[Command]) -> Rights | None:
+def _by_trying(server: Server, user: str, needed: list[Command], looks: list[Command]) -> Rights | None:
     """Before Redis 7, or without the right to ask: the reads among them change nothing."""
     reads = [command for command in needed if command[0] in HARMLESS]
     answers = server.try_all(*reads, *looks)
     return None if server.trouble else _rights(user, reads, looks, answers, is_whole=False)
-
-
-HARMLESS = ("XINFO", "XPENDING", "XRANGE", "XLEN", "HGETALL", "GET", "EXISTS", "ZRANGE", "TIME")
 
 
 def shown(command: Command) -> str:

@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 from .. import inspection
 from ..conf import conf
 from ..exceptions import ActError, Unreachable
-from ..inspection import Done, Server
+from ..inspection import ConsumerFacts, Done, Server
 
 Asked = Mapping[str, Any]
 
@@ -63,23 +63,30 @@ def _answered(server: Server) -> None:
 
 
 def _claim(asked: Asked) -> Act:
-    """From one consumer, or from each that is not alive."""
+    """From one consumer, or from each without a heartbeat."""
     channel, group = asked["claim"]
-    with Server() as server:
-        found = inspection.consumers(channel, group, server=server)
-        _answered(server)
-    named = asked["consumer"]
-    chosen = [each for each in found if each.pending and (each.name == named if named else each.is_alive is False)]
+    chosen = _with_pending(channel, group, named=asked["consumer"])
     count = sum(each.pending for each in chosen)
-    names = {"count": f"{count:,}", "place": f"{channel} · {group}", "consumers": ", ".join(e.name for e in chosen)}
+    names = {"count": f"{count:,}", "place": f"{channel} · {group}", "whom": ", ".join(each.name for each in chosen)}
     question = ngettext(
-        "Take %(count)s pending entry of %(place)s from %(consumers)s, for listeners that are alive?",
-        "Take %(count)s pending entries of %(place)s from %(consumers)s, for listeners that are alive?",
+        "Take %(count)s pending entry of %(place)s from %(whom)s, for listeners that are alive?",
+        "Take %(count)s pending entries of %(place)s from %(whom)s, for listeners that are alive?",
         count,
     )
-    if not chosen:
-        raise ActError(_("Nothing of %(place)s is pending for %(whom)s.") % {**names, "whom": named or _("the dead")})
     return Act(question=question % names, do=lambda: _claim_from(channel, group, [each.name for each in chosen]))
+
+
+def _with_pending(channel: str, group: str, *, named: str) -> list[ConsumerFacts]:
+    """The consumers to take from. Raises ActError where there are none, Unreachable."""
+    with Server() as server:
+        found = inspection.consumers(channel, group, server=server)
+        alive = {each.id for each in inspection.listeners(server=server) if each.is_alive}
+        _answered(server)
+    chosen = [each for each in found if each.pending and (each.name == named if named else each.name not in alive)]
+    if not chosen:
+        names = {"place": f"{channel} · {group}", "whom": named or _("a consumer without a heartbeat")}
+        raise ActError(_("Of %(place)s nothing is in the hands of %(whom)s.") % names)
+    return chosen
 
 
 def _claim_from(channel: str, group: str, consumers: list[str]) -> Done:

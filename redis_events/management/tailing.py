@@ -72,8 +72,10 @@ def _written(data: Any) -> str:
 
 
 def _of_event(event: Event[Any]) -> Line:
-    names = ("time", "channel", "type", "key", "id", "source", "data")
-    return Line(**{name: getattr(event, name) for name in names})
+    names = ("time", "channel", "type", "key", "source", "data")
+    # A bare message on pub/sub has no id; the one it was given here means nothing to anybody else.
+    is_named = event.type or event.id.startswith(f"{event.channel}/")
+    return Line(id=event.id if is_named else "", **{name: getattr(event, name) for name in names})
 
 
 def _of_facts(facts: EventFacts) -> Line:
@@ -137,7 +139,7 @@ class Tail:
     def _is_new(self, line: Line) -> bool:
         """What is read from a stream again must not be shown again; messages of our own are nobody's events."""
         identity = (line.source, line.id)
-        if identity in self._seen or line.channel.startswith(RESERVED):
+        if line.channel.startswith(RESERVED) or (line.id and identity in self._seen):
             return False
         self._seen[identity] = None
         if len(self._seen) > MOST_REMEMBERED:
@@ -149,12 +151,13 @@ class Tail:
     def _between(self, since: datetime) -> list[EventFacts]:
         """What streams took since then, oldest first."""
         with Server(patience=PATIENCE) as server:
-            found = [event for channel in self.channels for event in self._read(channel, since, server)]
+            found = [event for channel in self.channels for event in reversed(self._read(channel, since, server))]
             if server.trouble:
                 raise Unreachable(server.trouble.message)
-        return sorted(found, key=lambda event: event.moment)
+        return sorted(found, key=lambda event: event.moment)  # of one moment they stay as they were
 
     def _read(self, channel: str, since: datetime, server: Server) -> list[EventFacts]:
+        """Newest first."""
         found: list[EventFacts] = []
         before = ""
         while len(found) < MOST_CAUGHT_UP:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, SystemCheckError
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext as translated
 
 from ...exceptions import ConfigurationError, ReplayError
 from ...process import Exit
@@ -67,20 +68,22 @@ def _replay(replay: Replay, options: dict[str, Any]) -> None:
 
 def _table(replay: Replay) -> str:
     heads = (_("receiver"), _("channel"), _("type"), _("events"))
-    rows = [(*key, count) for key, count in sorted(replay.replayed.items())]
+    rows = [(*key, number) for key, number in sorted(replay.replayed.items())]
     return "\n".join([*([table(heads, rows)] if rows else ()), _sum(replay)])
 
 
 def _sum(replay: Replay) -> str:
     done = _("would be replayed") if replay.dry_run else _("replayed")
     parts = [f"{counted(replay.replayed.total(), 'event')} {done}", f"{replay.waiting:,} {_('waiting already')}"]
-    return " · ".join([*parts, *(f"{count:,} left: {_(reason)}" for reason, count in sorted(replay.left.items()))])
+    left = sorted(replay.left.items())
+    parts += [_("%(count)s left: %(reason)s") % {"count": f"{n:,}", "reason": translated(why)} for why, n in left]
+    return " · ".join(parts)
 
 
 def _facts(replay: Replay) -> dict[str, Any]:
     rows = [
-        {"receiver": receiver, "channel": channel, "type": type, "events": count}
-        for (receiver, channel, type), count in sorted(replay.replayed.items())
+        {"receiver": receiver, "channel": channel, "type": type, "events": number}
+        for (receiver, channel, type), number in sorted(replay.replayed.items())
     ]
     total = replay.replayed.total()
     return {"replayed": total, "waiting": replay.waiting, "left": replay.left, "dry_run": replay.dry_run, "rows": rows}

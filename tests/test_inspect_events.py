@@ -114,6 +114,7 @@ def test_pending_entries_say_who_has_them(shop: redis.Redis) -> None:
 def test_an_event_is_found_by_a_text_in_its_data_and_by_key(shop: redis.Redis) -> None:
     (event,) = facts("events", "--key", "2")["events"]
     assert event["data"] == {"id": 2, "note": "snow ☃"}
+    assert '{"id": 2, "note": "snow ☃"}' in run("events", "--key", "2")
     assert len(facts("events", "--find", "☃")["events"]) == 4
     assert facts("events", "--find", "hail")["events"] == []
     assert facts("events", "--id", event["id"])["events"] == [event]
@@ -157,6 +158,7 @@ def test_the_overview_names_what_is_wrong(shop: redis.Redis) -> None:
     assert re.search(r"^listeners alive +0$", text, re.MULTILINE)
     assert re.search(r"^behind for +\d", text, re.MULTILINE)
     assert "no listener of shop is alive" in text
+    assert re.search(r"^unsent in the outbox +0$", text, re.MULTILINE)
 
 
 # ------------------------------------------------------------------ cron

@@ -8,8 +8,8 @@ from django.utils.translation import gettext as _
 
 from ..events import now
 from ..inspection import Overview, ServerFacts
-from .tables import cell, duration, milliseconds
-from .views import VIEWS, facts, shown
+from .tables import UNKNOWN, cell, duration, milliseconds
+from .views import VIEWS, Row, event_row, facts, shown
 
 MINUTES = 5
 """Minutes over which rates are taken."""
@@ -23,6 +23,11 @@ def overview_text(found: Overview, *, limit: int) -> str:
     return "\n\n".join(filter(None, parts))
 
 
+def overview_facts(found: Overview) -> Row:
+    """The same for a JSON document."""
+    return {**facts(found), "events": [event_row(each) for each in found.events]}
+
+
 def _status(server: ServerFacts) -> str:
     """One line about the server."""
     eviction = _("eviction %s") % cell(server.eviction_policy)
@@ -32,18 +37,25 @@ def _status(server: ServerFacts) -> str:
 
 
 def _figures(found: Overview) -> Iterator[str]:
-    unsent = [each.unsent for each in found.outboxes]
     figures = {
         _("listeners alive"): found.listeners_alive,
         _("published a minute"): _rate(found, "published"),
         _("settled a minute"): _rate(found, "settled"),
         _("dead a minute"): _rate(found, "dead"),
         _("dead letters"): found.dead_letters,
-        _("unsent in the outbox"): None if None in unsent else sum(each or 0 for each in unsent),
+        _("unsent in the outbox"): _unsent(found),
         _("behind for"): _behind(found),
     }
     width = max(map(len, figures))
     yield from (f"{name:<{width}}  {cell(value)}" for name, value in figures.items())
+
+
+def _unsent(found: Overview) -> str:
+    """Over all databases; those that do not say are named."""
+    counts = [each.unsent for each in found.outboxes if each.unsent is not None]
+    silent = [f"{each.using} {UNKNOWN}" for each in found.outboxes if each.unsent is None]
+    known = [cell(sum(counts)) + "+" * any(each.is_more for each in found.outboxes)] if counts else []
+    return ", ".join([*known, *silent]) or UNKNOWN
 
 
 def _rate(found: Overview, name: str) -> float | None:

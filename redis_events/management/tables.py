@@ -75,6 +75,11 @@ def milliseconds(seconds: float | None) -> str | None:
     return None if seconds is None else f"{seconds * 1e3:.3g} ms"
 
 
+def written(data: object) -> str:
+    """What an event says: text as it is, else JSON as people read it."""
+    return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, default=str)
+
+
 def document(value: object) -> str:
     """One JSON document: moments in ISO 8601, durations in seconds, bytes as hexadecimal, null for what is unknown."""
     return json.dumps(_plain(value), indent=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +19,7 @@ from ..exceptions import Unreachable
 from ..inspection import EventFacts, Server
 from ..subscribing import subscribe
 from ..wording import one_line, short_id
-from .tables import duration, moment
+from .tables import duration, moment, written
 
 TURN = 1.0
 """Seconds of quiet after which it is noted that the connection was still there."""
@@ -51,13 +50,13 @@ class Line:
         names = [one_line(each) for each in (self.channel, self.type, self.key, short_id(self.id))]
         parts = [_clock(self.time), *filter(None, names)]
         if with_data:
-            parts.append(one_line(_written(self.data), limit=width))
+            parts.append(one_line(written(self.data), limit=width))
         whole = "  ".join(parts)
         return whole if len(whole) <= width else f"{whole[: width - 1]}…"
 
     def contains(self, text: str) -> bool:
         """Whether it has this text anywhere; upper and lower case are the same."""
-        said = (self.channel, self.type, self.key, self.id, _written(self.data))
+        said = (self.channel, self.type, self.key, self.id, written(self.data))
         return any(text.lower() in each.lower() for each in said)
 
 
@@ -65,10 +64,6 @@ def _clock(time: datetime) -> str:
     local = timezone.localtime(time)
     day = "" if local.date() == timezone.localdate() else local.strftime("%Y-%m-%d ")
     return day + local.strftime("%H:%M:%S.%f")[:-3]
-
-
-def _written(data: Any) -> str:
-    return data if isinstance(data, str) else json.dumps(data, ensure_ascii=False, default=str)
 
 
 def _of_event(event: Event[Any]) -> Line:

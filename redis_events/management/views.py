@@ -13,7 +13,7 @@ from .. import inspection
 from ..conf import glob
 from ..inspection import Server
 from ..models import HeldDelivery
-from .tables import duration, milliseconds, table
+from .tables import duration, milliseconds, table, written
 
 Row = Mapping[str, Any]
 Asked = Mapping[str, Any]
@@ -106,7 +106,12 @@ def _events(asked: Asked, server: Server) -> Sequence[Row]:
     names = ("type", "key", "id", "since", "until")
     wanted = {name: asked[name] for name in names if asked[name]}
     page = inspection.events(asked["channel"] or "*", text=asked["find"], limit=asked["limit"], server=server, **wanted)
-    return [{name: value for name, value in facts(each).items() if name != "raw"} for each in page.events]
+    return [event_row(each) for each in page.events]
+
+
+def event_row(event: inspection.EventFacts) -> Row:
+    """Without its bytes, unless they are all that can be said."""
+    return {name: value for name, value in facts(event).items() if name != "raw" or event.problem}
 
 
 def _dead(asked: Asked, server: Server) -> Sequence[Row]:
@@ -153,11 +158,11 @@ def _unsent(row: Row) -> object:
 
 
 def _mebibytes(row: Row) -> object:
-    return None if row["memory"] is None else row["memory"] / 2**20
+    return None if row["memory"] is None else f"{row['memory'] / 2**20:,.1f} MiB"
 
 
 def _said(row: Row) -> object:
-    return row["problem"] or row["data"]
+    return row["problem"] or written(row["data"])
 
 
 def _count(row: Row) -> int:
@@ -238,7 +243,7 @@ VIEWS = {
             (lazy("last beat"), "last_beat"),
             (lazy("receivers"), _count),
             (lazy("in flight"), "in_flight"),
-            (lazy("MiB"), _mebibytes),
+            (lazy("memory"), _mebibytes),
             (lazy("stopping"), "is_stopping"),
         ),
         empty=lazy("No listener within the hour: `manage.py listen_events` starts one."),

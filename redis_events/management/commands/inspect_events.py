@@ -17,7 +17,7 @@ from ..acts import wanted
 from ..arguments import count, limit, moment, seconds
 from ..base import EventsCommand, add_format
 from ..limits import Verdict, judge_age, judge_dead, judge_lag
-from ..overviews import overview_text
+from ..overviews import overview_facts, overview_text
 from ..tables import document
 from ..views import VIEWS, View, chosen_groups, shown
 
@@ -87,7 +87,7 @@ class Command(EventsCommand):
 
     def _overview(self, options: dict[str, Any], server: Server) -> tuple[str, dict[str, Any], bool]:
         found = inspection.overview(server=server)
-        return overview_text(found, limit=options["limit"]), {"overview": found}, True
+        return overview_text(found, limit=options["limit"]), {"overview": overview_facts(found)}, True
 
     def _view(self, options: dict[str, Any], server: Server) -> tuple[str, dict[str, Any], bool]:
         name = options["subject"]

@@ -19,7 +19,7 @@ from redis_events.management.tables import document, duration, milliseconds, tab
 from redis_events.models import OutboxEvent
 from tests import terminal
 from tests.processes import ROOT, Process, Project
-from tests.servers import Server, free_port
+from tests.servers import Server, black_hole, free_port
 
 OURS = sorted(name for name, app in get_commands().items() if app == "redis_events")
 publish = partial(terminal.run, "publish_event")
@@ -69,6 +69,14 @@ def test_every_command_is_explained_in_the_docs(name: str) -> None:
     }
     options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
     assert {option for option in options - of_django - {"--help", "--verbosity"} if option not in section} == set()
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("redis_events.management.commands.check_events.checks", interrupted)
+    terminal.run("check_events", code=130)
 
 
 # ------------------------------------------------------------------ tables
@@ -221,12 +229,12 @@ def test_a_warning_is_0_unless_asked_for(elsewhere: Callable[[str], Project]) ->
 
 
 @pytest.mark.parametrize("command", ["check_events", "inspect_events", "publish_event orders x"])
-@pytest.mark.parametrize("trouble", ["refused", "password"])
+@pytest.mark.parametrize("trouble", ["refused", "password", "silent"])
 def test_a_server_that_cannot_be_used_is_4_without_a_traceback(
     elsewhere: Callable[[str], Project], command: str, trouble: str
 ) -> None:
-    with Server(password="right") as locked:
-        port = locked.port if trouble == "password" else free_port()
+    with Server(password="right") as locked, black_hole() as silent:
+        port = {"password": locked.port, "silent": silent, "refused": free_port()}[trouble]
         process = elsewhere(f"redis://:wrong-one@127.0.0.1:{port}/0").manage(*command.split())
         ended(process, 4)
     assert "wrong-one" not in process.output

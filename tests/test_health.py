@@ -216,6 +216,8 @@ def test_what_only_looking_needs_is_a_warning_and_its_answers_are_unknown(
     assert of["rights"].level == "warning"
     assert "INFO" in of["rights"].detail
     assert {of[id].level for id in ("version", "writes", "eviction", "persistence")} == {"unknown"}
+    check = at(settings, limited(own_server, "-hincrby"))["rights"]
+    assert (check.level, "redis-events:stats" in check.detail) == ("warning", True)
 
 
 def test_without_the_right_to_ask_only_what_was_tried_is_known(

@@ -141,8 +141,18 @@ def test_dead_letters_stand_by_their_error_and_one_error_shows_each(shop: redis.
 
 
 def test_more_than_the_limit_is_said_to_be_there(shop: redis.Redis) -> None:
-    assert "… and 1 more (--limit)" in run("pending", "--limit", "1")
-    assert len(facts("pending", "--limit", "1")["pending"]) == 1
+    assert "… and more (--limit)" in run("pending", "--limit", "1")
+    found = facts("pending", "--limit", "1")
+    assert (len(found["pending"]), found["is_cut"]) == (1, True)
+    assert facts("pending")["is_cut"] is False
+
+
+def test_a_search_says_how_far_it_looked_and_how_to_go_on(shop: redis.Redis) -> None:
+    text = run("events", "--limit", "2")
+    (until,) = re.findall(r"2 entries looked at, back to .*; --until (\S+) goes on", text)
+    older = facts("events", "--until", until)["events"]
+    assert [each["key"] for each in older][-1] == "0"
+    assert "looked at" not in run("events")
 
 
 def test_nothing_to_show_says_what_would_make_some(events_settings: dict[str, Any], real_transactions: None) -> None:

@@ -161,7 +161,9 @@ def _rights(found: Rights | None) -> Check:
         return _fail("rights", title, detail, _("Grant them with ACL SETUSER; this project needs them all."))
     if found.blind:
         detail = _("user %(user)s may not: %(commands)s") % {**user, "commands": _listed(found.blind)}
-        return _warn("rights", title, detail, _("Events travel without; but what these say, nobody can see."))
+        return _warn(
+            "rights", title, detail, _("Events travel without; but statistics, pauses or this very check do not work.")
+        )
     if not found.is_whole:
         detail = _("user %(user)s may read what was tried; what it may write is unknown") % user
         return _unknown("rights", title, detail, _("ACL DRYRUN (Redis 7, Valkey) would tell, where it is allowed."))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import announcements, heartbeat
+from .. import announcements, heartbeat, pauses
 from ..announcements import Announcement
 from ..conf import conf
 from ..registry import all_receivers
@@ -17,7 +17,7 @@ from .server import Server
 
 GROUP = "check"
 SCRIPT = "return 0"
-HARMLESS = ("XINFO", "XPENDING", "XRANGE", "XLEN", "HGETALL", "GET", "EXISTS", "ZRANGE")
+HARMLESS = ("XINFO", "XPENDING", "XRANGE", "XLEN", "HGETALL", "GET", "EXISTS", "ZRANGE", "INFO", "TIME")
 MOST_CHANNELS = 50
 """Channels asked about: the rules of a project that has more will treat them alike."""
 
@@ -70,9 +70,13 @@ def _is_denial(answer: Any) -> bool:
 
 def _by_trying(server: Server, user: str, needed: list[Command], looks: list[Command]) -> Rights | None:
     """Before Redis 7, or without the right to ask: the reads among them change nothing."""
-    reads = [command for command in needed if command[0] in HARMLESS]
-    answers = server.try_all(*reads, *looks)
-    return None if server.trouble else _rights(user, reads, looks, answers, is_whole=False)
+    needed, looks = _harmless(needed), _harmless(looks)
+    answers = server.try_all(*needed, *looks)
+    return None if server.trouble else _rights(user, needed, looks, answers, is_whole=False)
+
+
+def _harmless(commands: list[Command]) -> list[Command]:
+    return [command for command in commands if command[0] in HARMLESS]
 
 
 def shown(command: Command) -> str:
@@ -159,5 +163,9 @@ def _heartbeat() -> Iterator[Command]:
 
 
 def _looks() -> Iterator[Command]:
-    """What only says how it is."""
+    """What only says how it is, and what people ask of listeners: events travel without."""
     yield from (("INFO",), ("TIME",))
+    if all_receivers():
+        statistics = conf.redis_name("redis-events:stats:0")
+        yield from (("HINCRBY", statistics, "field", 1), ("EXPIRE", statistics, 1))
+        yield from (pauses.asked(), ("GET", heartbeat.stop_key(GROUP)))

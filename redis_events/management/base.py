@@ -17,6 +17,9 @@ from ..exceptions import ConfigurationError, RedisEventsError, TransportError
 from ..process import Exit
 from ..wording import one_line
 
+INTERRUPTED = 130
+"""What shells say of a program that Ctrl+C has ended."""
+
 
 class EventsCommand(BaseCommand):
     """A command whose ``run`` returns its exit code, and may raise what redis_events and the database raise."""
@@ -35,6 +38,8 @@ class EventsCommand(BaseCommand):
         except BrokenPipeError:  # whoever read our output has seen enough
             _write_nowhere()
             return
+        except KeyboardInterrupt:
+            raise SystemExit(INTERRUPTED) from None
         if code:
             raise SystemExit(int(code))
 

@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from ..events import now
 from ..inspection import Overview, ServerFacts
 from .tables import UNKNOWN, cell, duration, milliseconds
-from .views import VIEWS, Row, event_row, facts, shown
+from .views import VIEWS, Found, Row, event_row, facts, shown
 
 MINUTES = 5
 """Minutes over which rates are taken."""
@@ -74,4 +74,4 @@ def _behind(found: Overview) -> str | None:
 def _tables(found: Overview, *, limit: int) -> Iterator[str]:
     for name, facts_of in (("channels", found.channels), ("groups", found.groups), ("dead", found.errors)):
         if facts_of:
-            yield shown(VIEWS[name], [facts(each) for each in facts_of], limit=limit)
+            yield shown(VIEWS[name], Found([facts(each) for each in facts_of]), limit=limit)

@@ -13,32 +13,39 @@ from .. import inspection
 from ..conf import glob
 from ..inspection import Server
 from ..models import HeldDelivery
-from .tables import duration, milliseconds, table, written
+from .tables import duration, milliseconds, moment, table, written
 
 Row = Mapping[str, Any]
 Asked = Mapping[str, Any]
 """The options of the command."""
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look found, and what there is to say about the look."""
+
+    rows: Sequence[Row]
+    note: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """One subject. ``columns`` are heads with the name of a value, or with what makes one of a row."""
 
-    read: Callable[[Asked, Server], Sequence[Row]]
+    read: Callable[[Asked, Server], Found]
     columns: Sequence[tuple[Any, str | Callable[[Row], object]]]
     empty: Any
     needs_server: bool = True
 
 
-def shown(view: View, rows: Sequence[Row], *, limit: int) -> str:
-    """The table, and how much of it was left out."""
+def shown(view: View, found: Found, *, limit: int) -> str:
+    """The table, how much of it was left out, and what there is to say."""
+    rows = found.rows
     if not rows:
-        return str(view.empty)
-    lines = [
-        [row[what] if isinstance(what, str) else what(row) for _head, what in view.columns] for row in rows[:limit]
-    ]
-    rest = [_("… and %s more (--limit)") % f"{len(rows) - limit:,}"] if len(rows) > limit else []
-    return "\n".join([table([head for head, _what in view.columns], lines), *rest])
+        return "\n".join(filter(None, [str(view.empty), found.note]))
+    lines = [[_value(row, what) for _head, what in view.columns] for row in rows[:limit]]
+    rest = _("… and more (--limit)") if len(rows) > limit else ""
+    return "\n".join(filter(None, [table([head for head, _what in view.columns], lines), rest, found.note]))
 
 
 def _value(row: Row, what: str | Callable[[Row], object]) -> object:
@@ -58,12 +65,12 @@ def matches(asked: Asked, channel: str) -> bool:
 # ------------------------------------------------------------------ reading
 
 
-def _channels(asked: Asked, server: Server) -> Sequence[Row]:
-    return [facts(each) for each in inspection.channels(server=server) if matches(asked, each.name)]
+def _channels(asked: Asked, server: Server) -> Found:
+    return Found([facts(each) for each in inspection.channels(server=server) if matches(asked, each.name)])
 
 
-def _groups(asked: Asked, server: Server) -> Sequence[Row]:
-    return [facts(each) for each in chosen_groups(asked, server)]
+def _groups(asked: Asked, server: Server) -> Found:
+    return Found([facts(each) for each in chosen_groups(asked, server)])
 
 
 def chosen_groups(asked: Asked, server: Server) -> list[inspection.GroupFacts]:
@@ -72,41 +79,51 @@ def chosen_groups(asked: Asked, server: Server) -> list[inspection.GroupFacts]:
     return [each for each in found if matches(asked, each.channel) and asked["group"] in ("", each.name)]
 
 
-def _consumers(asked: Asked, server: Server) -> Sequence[Row]:
-    return [
+def _consumers(asked: Asked, server: Server) -> Found:
+    rows = (
         {"channel": group.channel, "group": group.name, **facts(each)}
         for group in chosen_groups(asked, server)
         for each in inspection.consumers(group.channel, group.name, server=server)
-    ]
+    )
+    return Found(list(rows))
 
 
-def _receivers(asked: Asked, server: Server) -> Sequence[Row]:
+def _receivers(asked: Asked, server: Server) -> Found:
     found = inspection.receivers(server=server)
-    return [facts(each) for each in found if matches(asked, each.channel) and asked["group"] in ("", each.group)]
+    return Found([facts(each) for each in found if matches(asked, each.channel) and asked["group"] in ("", each.group)])
 
 
-def _listeners(asked: Asked, server: Server) -> Sequence[Row]:
-    return [facts(each) for each in inspection.listeners(server=server)]
+def _listeners(asked: Asked, server: Server) -> Found:
+    return Found([facts(each) for each in inspection.listeners(server=server)])
 
 
-def _services(asked: Asked, server: Server) -> Sequence[Row]:
-    return [facts(each) for each in inspection.services(server=server)]
+def _services(asked: Asked, server: Server) -> Found:
+    return Found([facts(each) for each in inspection.services(server=server)])
 
 
-def _pending(asked: Asked, server: Server) -> Sequence[Row]:
-    return [
+def _pending(asked: Asked, server: Server) -> Found:
+    rows = (
         {"channel": group.channel, "group": group.name, **facts(each)}
         for group in chosen_groups(asked, server)
         if group.pending != 0
         for each in inspection.pending(group.channel, group.name, limit=asked["limit"] + 1, server=server)
-    ]
+    )
+    return Found(list(rows))
 
 
-def _events(asked: Asked, server: Server) -> Sequence[Row]:
+def _events(asked: Asked, server: Server) -> Found:
     names = ("type", "key", "id", "since", "until")
     wanted = {name: asked[name] for name in names if asked[name]}
     page = inspection.events(asked["channel"] or "*", text=asked["find"], limit=asked["limit"], server=server, **wanted)
-    return [event_row(each) for each in page.events]
+    return Found([event_row(each) for each in page.events], note=_how_far(page))
+
+
+def _how_far(page: inspection.EventPage) -> str:
+    """A search is bounded: whoever finds nothing has to know how far it went."""
+    if not (page.next and page.back_to):
+        return ""
+    numbers = {"count": f"{page.scanned:,}", "time": moment(page.back_to), "until": page.back_to.isoformat()}
+    return _("%(count)s entries looked at, back to %(time)s; --until %(until)s goes on") % numbers
 
 
 def event_row(event: inspection.EventFacts) -> Row:
@@ -114,14 +131,15 @@ def event_row(event: inspection.EventFacts) -> Row:
     return {name: value for name, value in facts(event).items() if name != "raw" or event.problem}
 
 
-def _dead(asked: Asked, server: Server) -> Sequence[Row]:
-    """By what went wrong; of one error each of them."""
-    if not asked["fingerprint"]:
-        return [facts(each) for each in inspection.errors(receiver=asked["receiver"], limit=asked["limit"] + 1)]
-    rows = inspection.held_deliveries(
-        state="dead", fingerprint=asked["fingerprint"], receiver=asked["receiver"], limit=asked["limit"] + 1
-    )
-    return [_letter(row) for row in rows]
+def _dead(asked: Asked, server: Server) -> Found:
+    """By what went wrong."""
+    return Found([facts(each) for each in inspection.errors(receiver=asked["receiver"], limit=asked["limit"] + 1)])
+
+
+def _letters(asked: Asked, server: Server) -> Found:
+    """Each dead letter of one error."""
+    wanted = {name: asked[name] for name in ("fingerprint", "receiver")}
+    return Found(list(map(_letter, inspection.held_deliveries(state="dead", limit=asked["limit"] + 1, **wanted))))
 
 
 def _letter(row: HeldDelivery) -> Row:
@@ -130,8 +148,8 @@ def _letter(row: HeldDelivery) -> Row:
     return {"id": row.pk, **letter, "created_at": row.created_at, "updated_at": row.updated_at}
 
 
-def _outbox(asked: Asked, server: Server) -> Sequence[Row]:
-    return [facts(each) for each in inspection.outboxes()]
+def _outbox(asked: Asked, server: Server) -> Found:
+    return Found([facts(each) for each in inspection.outboxes()])
 
 
 # ------------------------------------------------------------------ showing
@@ -290,7 +308,7 @@ VIEWS = {
         needs_server=False,
     ),
     "letters": View(
-        read=_dead,
+        read=_letters,
         columns=(
             (lazy("id"), "id"),
             (lazy("event"), "event_id"),

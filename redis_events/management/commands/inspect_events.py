@@ -78,7 +78,7 @@ class Command(EventsCommand):
             about = {"trouble": trouble, "refused": server.refusals}
             self.stdout.write(document({**found, **about, "exceeded": verdict.exceeded, "unknown": verdict.unknown}))
         else:
-            self.stdout.write(text)
+            self.stdout.write(text, ending="\n" if text else "")
             self._complain(f"{command}: {answer}" for command, answer in server.refusals.items())
             if trouble:
                 self._complain([f"{trouble.message}. {trouble.advice}"])
@@ -92,10 +92,11 @@ class Command(EventsCommand):
     def _view(self, options: dict[str, Any], server: Server) -> tuple[str, dict[str, Any], bool]:
         name = options["subject"]
         view: View = VIEWS["letters" if name == "dead" and options["fingerprint"] else name]
-        rows = view.read(options, server)
-        is_known = server.trouble is None or not view.needs_server
-        text = shown(view, rows, limit=options["limit"]) if rows or is_known else ""
-        return text, {name: rows[: options["limit"]] if is_known else None}, view.needs_server
+        found, limit = view.read(options, server), options["limit"]
+        if server.trouble and view.needs_server:  # an empty list would say that there is nothing
+            return "", {name: None}, True
+        facts = {name: found.rows[:limit], "is_cut": len(found.rows) > limit, "note": found.note}
+        return shown(view, found, limit=limit), facts, view.needs_server
 
     def _complain(self, lines: Iterable[str]) -> None:
         for each in lines:

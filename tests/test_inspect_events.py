@@ -204,6 +204,14 @@ def test_a_limit_nobody_can_judge_is_not_one_that_holds(shop: redis.Redis, setti
     assert run("dead", "--fail-dead", "5") == "No dead letter.\n"
 
 
+def test_a_group_whose_lag_the_server_does_not_know_is_no_group_without_lag(shop: redis.Redis) -> None:
+    stream = f"{conf.PREFIX}:orders"
+    second = shop.xrange(stream, count=2)[1][0]
+    shop.xgroup_setid(stream, "shop", second)  # from the middle on nobody counts
+    assert facts("groups")["groups"][0]["lag"] is None
+    assert "lag: orders · shop does not say" in run("groups", "--fail-lag", "1000", code=4)
+
+
 @pytest.fixture
 def narrow(server: Server, settings: Any, shop: redis.Redis) -> Iterator[None]:
     """Our user may not run XINFO."""

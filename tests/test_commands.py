@@ -194,7 +194,7 @@ def test_a_server_that_is_away_is_4_and_the_outbox_takes_it_all_the_same(elsewhe
 
 
 def test_a_full_server_refuses_with_4_and_the_check_says_why(elsewhere: Callable[[str], Project]) -> None:
-    with Server(extra=("--maxmemory", "1mb")) as full:
+    with Server(extra=("--maxmemory", "100kb")) as full:
         project = elsewhere(full.url)
         process = project.manage("publish_event", "orders", "1", "--type", "shop.order.noted")
         ended(process, 4)

@@ -143,7 +143,7 @@ def test_pubsub_alone_asks_for_no_persistence(events_settings: dict[str, Any], s
 
 
 def test_a_full_server_takes_no_writes(shop: dict[str, Any], settings: Any, own_server: Server) -> None:
-    own_server.client().config_set("maxmemory", "1mb")
+    own_server.client().config_set("maxmemory", "100kb")
     check = at(settings, own_server.url)["writes"]
     assert check.level == "error"
     assert "maxmemory" in check.advice

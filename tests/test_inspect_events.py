@@ -343,6 +343,7 @@ def test_a_listener_is_seen_and_asked_to_stop(project: Project) -> None:
     assert (one["service"], one["is_alive"], one["receivers"]) == ("shop", True, ["app.receivers.hear"])
     stop = project.manage("inspect_events", "listeners", "--stop", one["id"], "--yes")
     assert ended(stop) == 0, stop.output
+    assert listening.wait(20) == 0, listening.output
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from .. import announcements, heartbeat, pauses
+from .. import announcements, heartbeat, pauses, tally
 from ..announcements import Announcement
 from ..conf import conf
 from ..registry import all_receivers
@@ -166,6 +166,6 @@ def _looks() -> Iterator[Command]:
     """What only says how it is, and what people ask of listeners: events travel without."""
     yield from (("INFO",), ("TIME",))
     if all_receivers():
-        statistics = conf.redis_name("redis-events:stats:0")
+        statistics = conf.redis_name(f"{tally.HOURS}0")
         yield from (("HINCRBY", statistics, "field", 1), ("EXPIRE", statistics, 1))
-        yield from (pauses.asked(), ("GET", heartbeat.stop_key(GROUP)))
+        yield from (pauses.asked(), heartbeat.asked_to_stop(GROUP))

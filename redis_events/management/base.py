@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 from django.db import Error
 from django.utils.translation import gettext as _
 
@@ -42,6 +42,13 @@ class EventsCommand(BaseCommand):
             raise SystemExit(INTERRUPTED) from None
         if code:
             raise SystemExit(int(code))
+
+    def check_first(self) -> None:
+        """Run the system checks, which are no traceback either."""
+        try:
+            self.check()
+        except (SystemCheckError, ConfigurationError) as error:
+            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
 
     def agrees(self, question: str) -> bool:
         """Whether somebody at the terminal says yes."""

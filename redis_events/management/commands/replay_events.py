@@ -5,11 +5,10 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import CommandError, SystemCheckError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext as translated
 
-from ...exceptions import ConfigurationError, ReplayError
+from ...exceptions import ReplayError
 from ...process import Exit
 from ...replaying import Replay
 from ...wording import counted
@@ -35,7 +34,7 @@ class Command(EventsCommand):
         add_format(parser, "table", "json")
 
     def run(self, options: dict[str, Any]) -> Exit:
-        self._check()
+        self.check_first()
         replay = Replay(rate=options["rate"], dry_run=options["dry_run"])
         code = Exit.OK
         try:
@@ -45,12 +44,6 @@ class Command(EventsCommand):
             code = Exit.ABANDONED
         self.stdout.write(document(_facts(replay)) if options["format"] == "json" else _table(replay))
         return code
-
-    def _check(self) -> None:
-        try:
-            self.check()
-        except (SystemCheckError, ConfigurationError) as error:
-            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
 
 
 def _replay(replay: Replay, options: dict[str, Any]) -> None:

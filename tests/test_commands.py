@@ -23,6 +23,15 @@ from tests.servers import Server, black_hole, free_port
 
 OURS = sorted(name for name, app in get_commands().items() if app == "redis_events")
 publish = partial(terminal.run, "publish_event")
+BUSY = """
+from redis_events import Retry, receives
+@receives('live')
+def see(event): print('live', event.data, flush=True)
+@receives('orders', retry=Retry(attempts=3, delay=0.1))
+def hear(event):
+    if event.attempt == 1: raise ConnectionError('not yet')
+    print('orders', event.data, event.attempt, flush=True)
+"""
 RECEIVERS = "from redis_events import receives\n@receives('orders')\ndef hear(event): ...\n"
 
 
@@ -249,6 +258,48 @@ def test_a_missing_right_is_5_and_named(elsewhere: Callable[[str], Project]) -> 
         ended(process, 5)
     assert re.search(r"^error +Rights +user narrow may not: XREADGROUP", process.output, re.MULTILINE)
     assert re.search(r"^unknown +Version", process.output, re.MULTILINE)
+
+
+NAMES = """
+from redis_events import announcements
+from redis_events.inspection import rights
+announced = announcements.fetch(timeout=2.0)
+print(*sorted({each[0].lower() for each in [*rights.needed_by_us(announced), *rights.needed_to_look()]}))
+"""
+
+
+PUBLISH_BOTH = """
+from redis_events import publish
+publish('live', 1, type='a.b')
+publish('orders', 1, type='a.b')
+"""
+
+
+def test_the_rights_asked_for_are_all_that_a_service_uses(elsewhere: Callable[[str], Project]) -> None:
+    """Its user may do these and nothing else: the server's log of denials stays empty."""
+    with Server() as server, server.client() as client:
+        project = elsewhere(server.url)
+        project.settings = {"CHANNELS": {"orders": {"OUTBOX": True}, "live": {}}, "POLL": 0.2, "CLAIM_AFTER": 3}
+        project.write("receivers.py", BUSY)
+        rules = [f"+{name}" for name in project.shell(NAMES).split()]
+        keys = (f"~{project.env['TEST_PREFIX']}:*", f"&{project.env['TEST_PREFIX']}:*")
+        client.execute_command("ACL", "SETUSER", "narrow", "on", ">pw", *keys, "+select", "+ping", "+acl", *rules)
+        project.env["TEST_LOCATION"] = f"redis://narrow:pw@127.0.0.1:{server.port}/0"
+        listening = project.manage("listen_events")
+        listening.wait_for_line("Listening on", timeout=20)
+        project.shell(PUBLISH_BOTH)
+        listening.wait_for_line("live 1")
+        listening.wait_for_line("orders 1 2")
+        listening.kill()
+        again = project.manage("listen_events")
+        again.wait_for_line("Listening on", timeout=20)
+        project.shell("from redis_events import publish; publish('orders', 2, type='a.b')")
+        again.wait_for_line("orders 2 2")
+        ended(project.manage("check_events"), 0)
+        again.terminate()
+        assert again.wait() == 0, again.output
+        denied = {each["object"] for each in client.acl_log()}
+    assert denied == {"config|get"}  # of check_events, which does as well without
 
 
 def test_the_checks_are_one_document(elsewhere: Callable[[str], Project]) -> None:

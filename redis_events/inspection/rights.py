@@ -40,7 +40,7 @@ def rights(server: Server, announced: Sequence[Announcement]) -> Rights | None:
     if server.trouble:
         return None
     user = who.decode(errors="replace") if isinstance(who, bytes) else urlsplit(conf.LOCATION).username or "default"
-    needed, looks = list(dict.fromkeys(_needed(announced))), list(_looks())
+    needed, looks = list(dict.fromkeys(needed_by_us(announced))), list(needed_to_look())
     answers = server.try_all(*(("ACL", "DRYRUN", user, *command) for command in [*needed, *looks]))
     if any(isinstance(answer, bytes) for answer in answers):
         return _rights(user, needed, looks, answers, is_whole=True)
@@ -94,7 +94,7 @@ def shown(command: Command) -> str:
 # ------------------------------------------------------------------ what is used
 
 
-def _needed(announced: Sequence[Announcement]) -> Iterator[Command]:
+def needed_by_us(announced: Sequence[Announcement]) -> Iterator[Command]:
     """What publishing to its own channels and running its own receivers takes."""
     yield from _published()
     receivers = all_receivers()
@@ -162,7 +162,7 @@ def _heartbeat() -> Iterator[Command]:
     yield ("ZREMRANGEBYSCORE", index, "-inf", 0)
 
 
-def _looks() -> Iterator[Command]:
+def needed_to_look() -> Iterator[Command]:
     """What only says how it is, and what people ask of listeners: events travel without."""
     yield from (("INFO",), ("TIME",))
     if all_receivers():

@@ -59,8 +59,10 @@ def _unsent(found: Overview) -> str:
 
 
 def _rate(found: Overview, name: str) -> float | None:
+    """Over the minutes of which it is known."""
     counts = [getattr(minute, name) for minute in found.minutes[-MINUTES:]]
-    return None if not counts or None in counts else sum(counts) / len(counts)
+    known = [count for count in counts if count is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _behind(found: Overview) -> str | None:

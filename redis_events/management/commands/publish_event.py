@@ -16,6 +16,7 @@ from ...exceptions import PublishError
 from ...process import Exit
 from ...publishing import publish
 from ...routing import BUILT_IN, has_rows, is_memory, sender_for
+from ...sender import Sender
 from ..base import EventsCommand, add_format
 from ..tables import document
 
@@ -71,7 +72,9 @@ def _facts(event: Event[Any]) -> dict[str, Any]:
 
 def _transport(channel: str) -> str:
     """The name of what carried it, as CHANNELS has it."""
-    kind = type(sender_for(channel).transport)
+    sender = sender_for(channel)
+    assert isinstance(sender, Sender)  # it has just been published by
+    kind = type(sender.transport)
     path = f"{kind.__module__}.{kind.__qualname__}"
     return next((name for name, ours in BUILT_IN.items() if ours == path), path)
 

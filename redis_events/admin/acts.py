@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SELECTED = "select"
 IDS = "ids"
+BOUND = "until"
 MOST = 10_000
 """Things that one confirmation may touch: their ids travel through its form."""
 MOST_NAMED = 20
@@ -38,7 +39,7 @@ MOST_NAMED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What an act would touch. ``ids`` goes through the form, so that these are touched and no others.
+    """What an act would touch. ``ids`` or ``until`` go through the form, so that these are touched and no others.
 
     ``run`` gets the note that was typed. ``typed`` is what must be typed first; ``asks`` is the label of a field for a
     note, with ``note`` in it already.
@@ -52,6 +53,7 @@ class Plan:
     object_id: str
     object_repr: str
     ids: Sequence[str] = ()
+    until: int | None = None
     items: Sequence[str] = ()
     warning: str = ""
     typed: str = ""
@@ -143,7 +145,7 @@ class Acts:
     def _log(self, look: Look, plan: Plan, message: str) -> None:
         """Made here and not by the manager: its method has another name in each version of Django."""
         LogEntry.objects.create(
-            user_id=look.request.user.pk,
+            user_id=str(look.request.user.pk),
             content_type_id=ContentType.objects.get_for_model(self.model, for_concrete_model=False).pk,
             object_id=plan.object_id,
             object_repr=plan.object_repr[:200],
@@ -176,19 +178,7 @@ def chosen(look: Look) -> list[str]:
     return look.request.GET.getlist(SELECTED)[:MOST]
 
 
-def in_parts(ids: Sequence[str], act: Callable[[Sequence[str]], Done], *, size: int = 500) -> Done:
-    """Act on some ids after the others: SQLite takes only so many in one statement. What fails is counted."""
-    done, left = 0, dict[str, int]()
-    for start in range(0, len(ids), size):
-        part = ids[start : start + size]
-        try:
-            result = act(part)
-        except (RedisEventsError, Error) as error:
-            if not start:
-                raise
-            left[_("failed, %s") % error] = len(ids) - start
-            break
-        done += result.done
-        for reason, count in result.left.items():
-            left[reason] = left.get(reason, 0) + count
-    return Done(done=done, left=left)
+def bound(look: Look) -> int | None:
+    """The greatest primary key that a confirmation counted; None before there was one."""
+    text = look.request.POST.get(BOUND, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None

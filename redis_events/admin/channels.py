@@ -37,8 +37,8 @@ def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]
         yield Note(text=show.UNKNOWN)
         return
     yield Facts(title=_("What it is"), facts=_facts(channel))
-    feed = look.link(LiveFeed, _("Watch it live"), pattern=name)
-    log = look.link(LoggedEvent, _("All its events"), pattern=name)
+    feed = look.link(LiveFeed, _("Watch it live"), query={"pattern": name})
+    log = look.link(LoggedEvent, _("All its events"), query={"pattern": name})
     yield Note(text=show.links(feed, log))
     if channel.transport != "pubsub" and not channel.is_pattern:
         yield group_table(look, inspection.groups(name, server=look.server), title=_("Consumer groups"))

@@ -8,13 +8,15 @@ from django.utils.translation import gettext as _
 
 from ..inspection import Minute
 from . import show
-from .blocks import Chart, Line, Row, Table
+from .blocks import Chart, Line, Note, Row, Table
 
 WIDTH, HEIGHT = 600, 120
 
 
-def throughput(minutes: Sequence[Minute]) -> Chart:
+def throughput(minutes: Sequence[Minute]) -> Chart | Note:
     """What was published, settled and given up, by the minute."""
+    if not minutes:
+        return Note(text=_("— No figures for the last hour: listeners note them every few seconds while they run."))
     series = [
         (_("published"), "published", [minute.published for minute in minutes]),
         (_("settled"), "settled", [minute.settled for minute in minutes]),

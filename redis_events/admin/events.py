@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,7 +13,8 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from .. import inspection
-from ..inspection import EventFacts, EventPage as Found, Step
+from ..inspection import EventFacts, Step
+from ..inspection import EventPage as Found
 from ..models import Channel, LoggedEvent
 from . import show
 from .blocks import Block, Facts, Field, Lesson, Note, Row, Shown, Table
@@ -91,7 +92,7 @@ def _older(look: Look, page: Found) -> str:
     if not page.next:
         return back
     asked = {name: value for name, value in look.request.GET.items() if not name.startswith("_")}
-    url = look.url(LoggedEvent, **{**asked, "before": page.next})
+    url = look.url(LoggedEvent, query={**asked, "before": page.next})
     return format_html('{} <a href="{}">{}</a>', back, url, _("Look further back"))
 
 
@@ -147,8 +148,8 @@ def _one(look: Look, event: EventFacts | None) -> Iterator[Block]:
     yield raw_text(look, event.raw, title=_("Raw bytes"))
 
 
-def _facts(look: Look, event: EventFacts) -> Iterable[tuple[str, object]]:
-    correlated = look.link(LoggedEvent, event.correlation_id, correlation_id=event.correlation_id)
+def _facts(look: Look, event: EventFacts) -> Sequence[tuple[str, object]]:
+    correlated = look.link(LoggedEvent, event.correlation_id, query={"correlation_id": event.correlation_id})
     found = [
         (_("Channel"), look.link(Channel, event.channel, to=event.channel)),
         (_("Entry"), show.data(event.entry_id)),

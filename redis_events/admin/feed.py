@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
 from django.template.loader import render_to_string
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 
 from .. import inspection
 from ..inspection import EventFacts, Feed, Server
@@ -42,8 +41,8 @@ class FeedPage(Page):
         frame = Frame(
             rows=_rows(look, feed),
             cursor=feed.cursor,
-            url=look.url(LiveFeed, view="rows", **asked),
-            next=look.url(LiveFeed, **asked, after=feed.cursor),
+            url=look.url(LiveFeed, view="rows", query=asked),
+            next=look.url(LiveFeed, query={**asked, "after": feed.cursor}),
             headings=[_("When"), _("Channel"), _("Type"), _("Key"), _("From"), _("Data"), _("Event id")],
         )
         return Shown(blocks=(), fields=self.fields_of(look), feed=frame)
@@ -80,11 +79,9 @@ def _ask(look: Look) -> Feed:
 
 def _rows(look: Look, feed: Feed) -> list[list[object]]:
     """The newest on top; what was too much for one answer is said, not left out in silence."""
-    newest_first = sorted(_wanted(look, feed.events), key=lambda event: event.moment, reverse=True)
-    rows = [event_cells(look, event) for event in newest_first]
+    rows = [event_cells(look, event) for event in reversed(_wanted(look, feed.events))]
     if feed.skipped:
-        told = ngettext("%(count)s event left out", "%(count)s events left out", feed.skipped)
-        rows.append([show.status("warning", told % {"count": show.number(feed.skipped)}), *[""] * 6])
+        rows.append([show.status("warning", _("more came in one millisecond than is shown")), *[""] * 6])
     return rows
 
 

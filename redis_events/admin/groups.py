@@ -57,8 +57,8 @@ def _group_buttons(look: Look, id: str) -> list[Button]:
     if not look.may("claim_pending"):
         return []
     return [
-        Button(label=_("Claim all pending"), url=look.act_url("claim", to=id)),
-        Button(label=_("Set position…"), url=look.act_url("move", to=id), is_dangerous=True),
+        Button(label=_("Claim all pending"), url=look.act_url(ConsumerGroup, "claim", to=id)),
+        Button(label=_("Set position…"), url=look.act_url(ConsumerGroup, "move", to=id), is_dangerous=True),
     ]
 
 
@@ -167,7 +167,7 @@ def _consumer_acts(look: Look, id: str, consumer: ConsumerFacts) -> str:
     if not look.may("claim_pending") or consumer.is_alive:
         return ""
     view, label = ("claim", _("Claim its entries")) if consumer.pending else ("remove", _("Remove"))
-    url = look.act_url(view, to=id, consumer=consumer.name)
+    url = look.act_url(ConsumerGroup, view, to=id, query={"consumer": consumer.name})
     return format_html('<a href="{}">{}</a>', url, label)
 
 
@@ -208,5 +208,5 @@ def _pending_row(look: Look, id: str, entry: PendingFacts) -> Row:
 def _more(look: Look, id: str, entries: Sequence[PendingFacts]) -> str:
     if len(entries) < LIMIT:
         return ""
-    url = look.url(ConsumerGroup, to=id, after=entries[-1].entry_id)
+    url = look.url(ConsumerGroup, to=id, query={"after": entries[-1].entry_id})
     return format_html('<a href="{}">{}</a>', url, _("Later entries"))

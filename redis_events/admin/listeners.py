@@ -59,7 +59,9 @@ def _one(look: Look, listener: ListenerFacts | None) -> Iterator[Block]:
     if listener is None:
         return
     is_stoppable = look.may("stop_listener") and listener.is_alive and not listener.is_stopping
-    button = Button(label=_("Ask it to stop"), url=look.act_url("stop", to=listener.id), is_dangerous=True)
+    button = Button(
+        label=_("Ask it to stop"), url=look.act_url(ListenerStatus, "stop", to=listener.id), is_dangerous=True
+    )
     yield Facts(title=_("What it is"), facts=_facts(listener), buttons=[button] if is_stoppable else [])
 
 

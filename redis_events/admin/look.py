@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,6 +25,8 @@ from ..inspection import Server
 from . import show
 
 T = TypeVar("T")
+Query = Mapping[str, object]
+EMPTY: Query = {}
 FRAGMENT = "_fragment"
 BACK = "_back"
 
@@ -104,16 +106,17 @@ class Look:
 
     @property
     def back(self) -> str:
-        """The list that an act was begun on, or the page's first view; never an address elsewhere."""
+        """The page that an act was begun on, as it was filtered; never an address that is none of ours."""
         asked, first = self.request.GET.get(BACK, ""), self.url(self._model)
+        pages = reverse("admin:app_list", args=[self._model._meta.app_label], current_app=self._site.name)
         hosts = {self.request.get_host()}
-        is_ours = asked.startswith(first) and ".." not in asked
+        is_ours = asked.startswith(pages) and ".." not in asked
         is_safe = is_ours and url_has_allowed_host_and_scheme(asked, hosts, require_https=self.request.is_secure())
         return asked if is_safe else first
 
     # -------------------------------------------------------------- links
 
-    def url(self, model: type[Model], *, to: str = "", view: str = "", **query: object) -> str:
+    def url(self, model: type[Model], *, to: str = "", view: str = "", query: Query = EMPTY) -> str:
         """The address of a page, of one of its items (``to``), or of another of its views."""
         name = view or ("change" if to else "changelist")
         path = reverse(
@@ -124,15 +127,15 @@ class Look:
         asked = urlencode({key: value for key, value in query.items() if value not in ("", None)}, doseq=True)
         return f"{path}?{asked}" if asked else path
 
-    def act_url(self, view: str, *, to: str = "", **query: object) -> str:
+    def act_url(self, model: type[Model], view: str, *, to: str = "", query: Query = EMPTY) -> str:
         """The address of the confirmation of an act, which leads back here."""
-        return self.url(self._model, to=to, view=view, **query, **{BACK: self.here})
+        return self.url(model, to=to, view=view, query={BACK: self.here, **query})
 
-    def link(self, model: type[Model], label: object, *, to: str = "", **query: object) -> str:
+    def link(self, model: type[Model], label: object, *, to: str = "", query: Query = EMPTY) -> str:
         """A link to a page; only its text where the user may not see the page, or it is not registered."""
         shown = show.data(label)
         is_open = self._site.is_registered(model) and self.may(f"view_{model._meta.model_name}")
-        return format_html('<a href="{}">{}</a>', self.url(model, to=to, **query), shown) if is_open else shown
+        return format_html('<a href="{}">{}</a>', self.url(model, to=to, query=query), shown) if is_open else shown
 
 
 def _database_banner(error: Any) -> Banner:

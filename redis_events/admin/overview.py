@@ -79,8 +79,8 @@ def _cards(look: Look, health: Health) -> list[Card]:
     dead = look.link(DeadLetter, show.number(health.dead_letters))
     alive = look.link(ListenerStatus, show.number(health.listeners_alive))
     return [
-        Card(label=_("Published a minute"), value=show.number(last and last.published)),
-        Card(label=_("Settled a minute"), value=show.number(last and last.settled)),
+        Card(label=_("Published a minute"), value=show.number(last.published if last else None)),
+        Card(label=_("Settled a minute"), value=show.number(last.settled if last else None)),
         Card(label=_("Failed a minute"), value=show.number(_failed(last))),
         Card(label=_("Largest lag"), value=look.link(ConsumerGroup, show.number(lag)), note=_("entries not read")),
         _oldest(look, (group.behind_since for group in health.groups), is_known=is_known),
@@ -120,5 +120,3 @@ def _drift_table(found: Sequence[Drift]) -> Table:
         headings=[_("What"), _("Name"), _("Why it matters")],
         rows=rows,
     )
-
-

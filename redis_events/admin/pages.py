@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
@@ -23,13 +22,14 @@ from ..inspection import Server
 from .acts import Acts
 from .blocks import FOLDER, Block, Field, Shown
 from .look import FRAGMENT, Look
+from .stock import ModelAdmin
 
 Draw = Callable[[Look], Shown]
 EVERY = 2
 """Seconds between two looks of an open page."""
 
 
-class Page(Acts, admin.ModelAdmin[Any]):
+class Page(Acts, ModelAdmin):
     """A page without a table: `shown` draws its first view, `item` one of its things."""
 
     has_items = False
@@ -66,7 +66,7 @@ class Page(Acts, admin.ModelAdmin[Any]):
         meta = self.model._meta
         return path(route, self.admin_site.admin_view(view), name=f"{meta.app_label}_{meta.model_name}_{name}")
 
-    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> HttpResponseBase:
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         return self.drawn(request, self.shown)
 
     def item_view(self, request: HttpRequest, object_id: str) -> HttpResponseBase:
@@ -86,7 +86,7 @@ class Page(Acts, admin.ModelAdmin[Any]):
         return TemplateResponse(request, f"{FOLDER}/page.html", context)
 
     def look(self, request: HttpRequest, *, server: Server) -> Look:
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]  # what Django's own views set
+        request.current_app = self.admin_site.name
         return Look(request, server=server, site=self.admin_site, model=self.model)
 
     def _context(self, look: Look, shown: Shown) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What somebody else's bytes look like on a page: text as text, the rest in hexadecimal, 64 KB unless asked for more."""
+"""What somebody else wrote, on a page: text as text, other bytes in hexadecimal, 64 KB unless asked for more."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from .. import inspection
-from ..inspection import ReceiverFacts
+from ..inspection import Done, ReceiverFacts
 from ..models import Channel, ConsumerGroup, DeadLetter, ReceiverStatus
 from . import show
 from .acts import Act, Plan
@@ -60,8 +60,13 @@ def resume(_page: object, look: Look, id: str) -> Plan | None:
         count=1,
         object_id=id,
         object_repr=receiver.name,
-        run=lambda note: inspection.resume(receiver.name, service=receiver.service, who=look.who),
+        run=lambda note: _resume(receiver),
     )
+
+
+def _resume(receiver: ReceiverFacts) -> Done:
+    was_paused = inspection.resume(receiver.name, service=receiver.service)
+    return Done(done=int(was_paused), left={} if was_paused else {_("not paused any more"): 1})
 
 
 class ReceiverPage(Page):
@@ -94,7 +99,7 @@ def _buttons(look: Look, receiver: ReceiverFacts) -> list[Button]:
     if not look.may("pause_receiver"):
         return []
     view, label = ("resume", _("Resume")) if receiver.is_paused else ("pause", _("Pause"))
-    return [Button(label=label, url=look.act_url(view, to=_id(receiver)))]
+    return [Button(label=label, url=look.act_url(ReceiverStatus, view, to=_id(receiver)))]
 
 
 def _table(look: Look, receivers: Sequence[ReceiverFacts]) -> Table:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from django.core.checks import CheckMessage, run_checks
 from django.core.checks import ERROR as ERROR_LEVEL
+from django.core.checks import CheckMessage, run_checks
 from django.utils.translation import gettext as _
 
 from .. import inspection

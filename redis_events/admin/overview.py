@@ -31,7 +31,7 @@ class OverviewPage(Page):
         health = look.rows(lambda: inspection.overview(server=look.server))
         if health is None:
             return
-        yield Facts(title=_("Server"), facts=_server_facts(look, health.server))
+        yield Facts(title=_("Server"), facts=_server_facts(health.server), is_line=True)
         yield Cards(title=_("Numbers"), cards=_cards(look, health))
         yield group_table(look, health.groups[:MOST], title=_("Furthest behind"))
         yield throughput(health.minutes)
@@ -49,7 +49,7 @@ def _errors(look: Look, health: Health) -> Sequence[ErrorGroup] | None:
     return health.errors[:MOST]
 
 
-def _server_facts(look: Look, server: ServerFacts) -> list[tuple[str, object]]:
+def _server_facts(server: ServerFacts) -> list[tuple[str, object]]:
     is_up = server.latency is not None
     state = show.status("ok", _("answers")) if is_up else show.status("error", _("does not answer"))
     return [

@@ -42,7 +42,7 @@ def pause(_page: object, look: Look, id: str) -> Plan | None:
         warning=_("What comes for it meanwhile is parked, and run after it was resumed."),
         object_id=id,
         object_repr=receiver.name,
-        run=lambda note: inspection.pause(receiver.name, service=receiver.service, who=look.who),
+        run=lambda entered: inspection.pause(receiver.name, service=receiver.service, who=look.who),
     )
 
 
@@ -60,7 +60,7 @@ def resume(_page: object, look: Look, id: str) -> Plan | None:
         count=1,
         object_id=id,
         object_repr=receiver.name,
-        run=lambda note: _resume(receiver),
+        run=lambda entered: _resume(receiver),
     )
 
 

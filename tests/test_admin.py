@@ -351,6 +351,15 @@ def test_all_dead_letters_of_one_error_are_replayed_and_no_others(streams: Any, 
     assert entry.get_admin_url() is None or entry.content_type.model == "deadletter"
 
 
+def test_all_dead_letters_of_one_receiver_are_replayed_and_no_others(streams: Any, root: Client) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    receives(CHANNEL, name="tests.other")(lambda event: None)
+    dead_letter(1), dead_letter(2, fingerprint="e" * 16), dead_letter(3, receiver="tests.other", fingerprint="d" * 16)
+    address = follow(root, html_of(root, f"{page(DeadLetter)}?receiver=tests.index"), "Replay all 2")
+    confirm(root, address)
+    assert states() == {"event-1": "waiting", "event-2": "waiting", "event-3": "dead"}
+
+
 def test_the_selected_dead_letters_are_replayed_and_no_others(streams: Any, root: Client) -> None:
     receives(CHANNEL, name="tests.index")(lambda event: None)
     letters = [dead_letter(number) for number in range(3)]

@@ -88,11 +88,11 @@ class Replay:
         fingerprint: str = "",
         receiver: str = "",
         using: str = "",
-        until: int | None = None,
+        until: datetime | None = None,
     ) -> None:
         """Replay the dead letters with these ids (of the row or the event), this fingerprint, of this receiver.
 
-        ``using`` is the one database they stand in; ``until`` the last primary key that is meant. Raises ReplayError
+        ``using`` is the one database they stand in; ``until`` leaves out what died later. Raises ReplayError
         when nothing is named, or an id means rows in two databases; django.db.Error.
         """
         if not (ids or fingerprint or receiver):
@@ -103,7 +103,7 @@ class Replay:
         found = {alias: _dead(alias, ids, fingerprint, wanted if receiver else None) for alias in aliases}
         _refuse_ambiguous(ids, found)
         for alias, rows in found.items():
-            self._revive_all(rows if until is None else rows.filter(pk__lte=until), known, alias)
+            self._revive_all(rows if until is None else rows.filter(updated_at__lte=until), known, alias)
 
     def _revive_all(self, rows: QuerySet[HeldDelivery], known: dict[str, Receiver], alias: str) -> None:
         last = 0

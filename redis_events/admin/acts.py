@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -53,7 +54,7 @@ class Plan:
     object_id: str
     object_repr: str
     ids: Sequence[str] = ()
-    until: int | None = None
+    until: datetime | None = None
     items: Sequence[str] = ()
     warning: str = ""
     typed: str = ""
@@ -190,7 +191,10 @@ def chosen(look: Look) -> list[str]:
     return look.request.GET.getlist(SELECTED)[:MOST]
 
 
-def bound(look: Look) -> int | None:
-    """The greatest primary key that a confirmation counted; None before there was one."""
-    text = look.request.POST.get(BOUND, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else None
+def bound(look: Look) -> datetime | None:
+    """When the latest of those that a confirmation counted had died; None before there was one."""
+    try:
+        moment = datetime.fromisoformat(look.request.POST.get(BOUND, ""))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 from django.contrib.admin.models import CHANGE, DELETION
@@ -80,7 +81,7 @@ class Meant:
     items: Sequence[str] = ()
     fingerprint: str = ""
     receiver: str = ""
-    until: int | None = None
+    until: datetime | None = None
 
     def plan(
         self, *, title: str, question: str, button: str, warning: str, perform: Perform, is_discard: bool = False
@@ -168,11 +169,11 @@ def _all_of_receiver(look: Look, receiver: str) -> Meant | None:
     return Meant(count=count, using=groups[0].using, name=receiver, receiver=receiver, until=until)
 
 
-def _until(look: Look, groups: Sequence[ErrorGroup]) -> int | None:
+def _until(look: Look, groups: Sequence[ErrorGroup]) -> datetime | None:
     """The latest that was counted; once it was confirmed, the latest that was counted then."""
     if look.request.method == "POST":
         return bound(look)
-    return max((group.sample for group in groups), default=None)
+    return max((group.last for group in groups), default=None)
 
 
 def _rows(using: str, keys: Sequence[str]) -> list[DeadLetter]:

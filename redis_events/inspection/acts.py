@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from django.db import transaction
@@ -160,11 +161,16 @@ def count_dead(*, ids: Sequence[str] = (), fingerprint: str = "", receiver: str 
 
 
 def replay(
-    *, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "", using: str = "", until: int | None = None
+    *,
+    ids: Sequence[str] = (),
+    fingerprint: str = "",
+    receiver: str = "",
+    using: str = "",
+    until: datetime | None = None,
 ) -> Done:
     """Let the receivers of these dead letters run again: each becomes a waiting row, due now.
 
-    ``until`` leaves out rows with a greater primary key: what came after somebody counted. Raises ReplayError,
+    ``until`` leaves out what died later than that: after somebody counted. Raises ReplayError,
     django.db.Error.
     """
     task = Replay()
@@ -173,12 +179,17 @@ def replay(
 
 
 def discard(
-    *, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "", using: str = "", until: int | None = None
+    *,
+    ids: Sequence[str] = (),
+    fingerprint: str = "",
+    receiver: str = "",
+    using: str = "",
+    until: datetime | None = None,
 ) -> Done:
     """Delete these dead letters for good. Raises ActError when nothing is named; django.db.Error."""
     done = 0
     for alias, dead in _dead(ids, fingerprint, receiver, using).items():
-        meant = dead.filter(pk__lte=until) if until is not None else dead
+        meant = dead.filter(updated_at__lte=until) if until is not None else dead
         while pks := list(meant.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
             with transaction.atomic(using=alias):
                 gone = meant.filter(pk__in=pks).delete()[0]

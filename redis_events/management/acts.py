@@ -13,6 +13,7 @@ from django.utils.translation import ngettext
 
 from .. import inspection
 from ..conf import conf
+from ..events import now
 from ..exceptions import ActError, Unreachable
 from ..inspection import ConsumerFacts, Done, Server
 
@@ -168,9 +169,10 @@ def _stop(asked: Asked) -> Act:
 
 def _discard(asked: Asked) -> Act:
     chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver")}
+    counted_at = now()
     count = inspection.count_dead(**chosen)
     question = ngettext("Delete %s dead letter for good?", "Delete %s dead letters for good?", count) % f"{count:,}"
-    return Act(question=question, do=lambda: inspection.discard(**chosen))
+    return Act(question=question, do=lambda: inspection.discard(**chosen, until=counted_at))
 
 
 ACTS: dict[str, tuple[str, Callable[[Asked], Act]]] = {

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -99,13 +100,14 @@ def find_server() -> str:
 
 
 def needs(what: str) -> str:
-    """The program (or folder of programs) called `what`: "postgres" or "redis7".
+    """The program (or folder of programs) called `what`: "postgres", "redis7" or "chromium".
 
     Without it the running test is skipped with the reason, but fails when CI is set: there it has to exist.
     """
     place, hint = {
         "postgres": (_postgres_programs(), "PostgreSQL's initdb and postgres (apt-get install postgresql)"),
         "redis7": (_redis(), "redis-server on PATH (apt-get install redis-server)"),
+        "chromium": (_chromium(), "chromium on PATH (apt-get install chromium) and pip install -e '.[browser]'"),
     }[what]
     if place:
         return place
@@ -119,6 +121,11 @@ def _redis() -> str | None:
     path = shutil.which("redis-server")
     runs = path and subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
     return path if runs else None
+
+
+def _chromium() -> str | None:
+    drivers = all(find_spec(name) for name in ("playwright", "axe_playwright_python"))
+    return shutil.which("chromium") if drivers else None
 
 
 def _postgres_programs() -> str | None:

@@ -1,0 +1,44 @@
+"""One world for all browser tests; a Chromium for each module, since its loop runs in the thread of the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.world import World
+from tests.servers import needs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+FLAGS = (
+    "--no-sandbox", "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Django refuses its ORM to a thread in which Playwright's loop runs: none of these tests asks for it."""
+    program = needs("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[World]:
+    """The furnished world and its site. Shared: what a test makes there, it makes on channels of its own."""
+    needs("chromium")
+    world = World(tmp_path_factory.mktemp("world"), database=migrated)
+    try:
+        world.furnish().serve()
+        yield world
+    finally:
+        world.close()

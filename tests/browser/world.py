@@ -1,0 +1,138 @@
+"""Services that really run, and what became of their events; everything the admin has to show."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Self
+
+from tests.browser.naughty import XSS
+from tests.processes import Process, Project
+from tests.servers import Server, free_port, wait_for
+
+CHANNELS = {
+    "shop.orders": {"TRANSPORT": "stream"},
+    "shop.refunds": {"OUTBOX": True},
+    "stock.*": {"TRANSPORT": "stream"},
+    "trial.*": {"TRANSPORT": "stream"},
+    "steady.work": {"TRANSPORT": "stream"},
+    "hanging.work": {"TRANSPORT": "stream"},
+    "guestbook": {"TRANSPORT": "stream"},
+    "live.*": {"TRANSPORT": "pubsub"},
+}
+DEAD = 12 + 4 + 2
+
+
+class World:
+    """A server, the service `shop` with its site, and two others; all of them end with `close()`."""
+
+    def __init__(self, folder: Path, *, database: Path) -> None:
+        self.server = Server()
+        self.folder = folder
+        self.database = database
+        self.projects: list[Project] = []
+        self.shop = self.service("shop")
+        self.shop.settings["CHANNELS"] = CHANNELS
+        self.shop.env["DJANGO_SETTINGS_MODULE"] = "tests.browser.settings"
+        self.shop.env["TEST_STATIC_ROOT"] = str(folder / "static")
+        self.listeners: list[Process] = []
+        self.web: Process | None = None
+        self.port = 0
+
+    def service(self, name: str) -> Project:
+        """A service of this world, migrated."""
+        project = Project(self.folder / name, location=self.server.url, service=name)
+        project.env["TEST_APPS"] = f"tests.browser.{name}"
+        shutil.copy(self.database, project.folder / "db.sqlite3")
+        self.projects.append(project)
+        return project
+
+    # ------------------------------------------------------------- what is in it
+
+    def furnish(self) -> Self:
+        """Let all of it happen: events, failures, a group left behind, a pause, rows that could not leave."""
+        self.fill("people", "first")
+        drained = self.service("search").manage("listen_events", "--drain", "--no-relay")
+        assert drained.wait(30) == 0, drained.output
+        self.listeners = [self.listen(self.shop), self.listen(self.shop), self.listen(self.service("billing"))]
+        self.pause("shop.receivers.index")
+        self.fill("failures", "texts", "channels")
+        self.strangers()
+        wait_for(lambda: self.held("dead") == DEAD and self.held("waiting"), timeout=30, what="dead letters")
+        self.fill("unsent", TEST_LOCATION="redis://127.0.0.1:1/0")
+        return self
+
+    def fill(self, *parts: str, **env: str) -> None:
+        """Run parts of `shop/fill.py`."""
+        process = self.shop.python("-m", "tests.browser.shop.fill", *parts, **env)
+        assert process.wait(30) == 0, process.output
+
+    def listen(self, project: Project) -> Process:
+        """A listener, once it listens."""
+        process = project.manage("listen_events", "--no-relay")
+        process.wait_for_line("Listening on ", timeout=30)
+        return process
+
+    def pause(self, receiver: str) -> None:
+        self.shop.shell(f"from redis_events import inspection\ninspection.pause({receiver!r}, who='ada')")
+
+    def strangers(self) -> None:
+        """Another client's group and consumer, of any bytes; and bytes that are no event."""
+        with self.server.client() as client:
+            client.xgroup_create("guestbook", XSS, id="0")
+            client.xreadgroup(XSS, f"consumer {XSS}", {"guestbook": ">"}, count=3)
+            client.xadd("guestbook", {"event": '{"specversion": "1.0"'})
+            client.xadd("guestbook", {XSS: XSS, "colour": "red"})
+
+    # ------------------------------------------------------------------- the site
+
+    def serve(self, *, workers: int = 2, **env: str) -> str:
+        """Start the site; returns its address. A second call starts another one beside it."""
+        collected = self.shop.manage("collectstatic", "--no-input", "--verbosity", "0", **env)
+        assert collected.wait(60) == 0, collected.output
+        self.port = free_port()
+        where = ["-b", f"127.0.0.1:{self.port}", "-w", str(workers)]
+        self.web = self.shop.python("-m", "gunicorn", *where, "tests.browser.wsgi:application", **env)
+        self.web.wait_for_line("Listening at", timeout=30)
+        return self.address
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    # ------------------------------------------------------------- what it came to
+
+    def held(self, state: str, *, fingerprint: str = "%", type: str = "%") -> int:
+        """Held deliveries of the shop, counted."""
+        return int(
+            self.sql(
+                "SELECT count(*) FROM redis_events_helddelivery WHERE state = ? AND fingerprint LIKE ? AND type LIKE ?",
+                state, fingerprint, type,
+            )[0][0]
+        )  # fmt: skip
+
+    def sql(self, query: str, *parameters: Any) -> list[Any]:
+        """Rows of the shop's database."""
+        with closing(sqlite3.connect(self.shop.folder / "db.sqlite3", timeout=20)) as connection:
+            return connection.execute(query, parameters).fetchall()
+
+    def runs(self, type: str) -> list[str]:
+        """The keys of the events of a type, once for each run of a receiver that notes them."""
+        lines = (self.shop.folder / "ran").read_text().splitlines() if (self.shop.folder / "ran").exists() else []
+        return [line.removeprefix(f"{type} ") for line in lines if line.startswith(f"{type} ")]
+
+    def publish(self, channel: str, documents: list[Any], *, type: str) -> None:
+        """Publish an event for each document, its key being the document's `id`."""
+        self.shop.shell(
+            "import json, redis_events\n"
+            f"for data in json.loads({json.dumps(documents)!r}):\n"
+            f"    redis_events.publish({channel!r}, data, type={type!r}, key=data['id'], strict=True)"
+        )
+
+    def close(self) -> None:
+        for project in self.projects:
+            project.close()
+        self.server.close()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser.looking import FORMS, Form, Tab, log_in, open_tab
 from tests.browser.world import World
 from tests.servers import needs
 
@@ -42,3 +43,29 @@ def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[
         yield world
     finally:
         world.close()
+
+
+@pytest.fixture(scope="module")
+def ada(chromium: Browser, world: World) -> Any:
+    """The cookies of a superuser."""
+    return log_in(chromium, world.address, user="ada")
+
+
+@pytest.fixture
+def open_as(chromium: Browser, world: World, ada: Any) -> Iterator[Callable[..., Tab]]:
+    """Open a tab in a form, as the superuser."""
+    tabs: list[Tab] = []
+
+    def open(form: Form = FORMS[0]) -> Tab:
+        tabs.append(open_tab(chromium, world.address, state=ada, form=form))
+        return tabs[-1]
+
+    yield open
+    for tab in tabs:
+        tab.close()
+
+
+@pytest.fixture
+def tab(open_as: Callable[..., Tab]) -> Tab:
+    """A tab as wide as a laptop, as the superuser."""
+    return open_as()

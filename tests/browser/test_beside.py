@@ -1,0 +1,103 @@
+"""Ten live feeds are open: the two workers of the site still answer everybody else."""
+
+from __future__ import annotations
+
+import http.client
+import re
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urljoin
+
+import pytest
+
+from tests.browser.looking import Tab
+from tests.browser.pages import OURS
+from tests.browser.world import World
+from tests.servers import wait_for
+
+pytestmark = pytest.mark.slow
+FEEDS, REQUESTS, EVERY = 10, 200, 2.0
+PROMISED = 0.05
+"""Seconds, for 19 of 20 requests."""
+
+
+class Feed:
+    """What the page's script does: ask from the cursor on, every two seconds, for as long as it is open."""
+
+    def __init__(self, world: World, cookie: str) -> None:
+        self.world, self.cookie = world, cookie
+        page = self.get(f"{OURS}/livefeed/").read().decode()
+        self.url, self.cursor = (re.search(f'data-{name}="([^"]*)"', page)[1] for name in ("url", "cursor"))  # type: ignore[index]
+        self.rows = self.asked = 0
+
+    def get(self, path: str) -> http.client.HTTPResponse:
+        connection = http.client.HTTPConnection("127.0.0.1", self.world.port, timeout=10)
+        connection.request("GET", path, headers={"Cookie": self.cookie})
+        return connection.getresponse()
+
+    def ask(self) -> None:
+        joined = "&" if "?" in self.url else "?"
+        path = urljoin(f"{OURS}/livefeed/", self.url.replace("&amp;", "&"))
+        answer = self.get(f"{path}{joined}after={self.cursor}")
+        assert answer.status in (200, 304), answer.status
+        self.cursor = answer.headers.get("X-Cursor") or self.cursor
+        self.rows += answer.read().decode().count("<tr")
+        self.asked += 1
+
+
+@contextmanager
+def open_feeds(world: World, cookie: str) -> Iterator[list[Feed]]:
+    feeds = [Feed(world, cookie) for _ in range(FEEDS)]
+    closed = threading.Event()
+
+    def keep_asking(feed: Feed, later: float) -> None:
+        closed.wait(later)
+        while not closed.is_set():
+            feed.ask()
+            closed.wait(EVERY)
+
+    threads = [
+        threading.Thread(target=keep_asking, args=(feed, number * EVERY / FEEDS)) for number, feed in enumerate(feeds)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        yield feeds
+    finally:
+        closed.set()
+        for thread in threads:
+            thread.join()
+
+
+def seconds_of_requests(world: World) -> list[float]:
+    """How long each of many requests to a page that costs little took."""
+    took = []
+    for _ in range(REQUESTS):
+        began = time.monotonic()
+        connection = http.client.HTTPConnection("127.0.0.1", world.port, timeout=10)
+        connection.request("GET", "/admin/login/")
+        assert connection.getresponse().read()
+        connection.close()
+        took.append(time.monotonic() - began)
+        time.sleep(0.02)  # not a wait: somebody who asks fifty times a second
+    return took
+
+
+def p95(took: list[float]) -> float:
+    return statistics.quantiles(took, n=20)[-1]
+
+
+def test_ten_open_feeds_leave_other_requests_below_50_ms(world: World, tab: Tab) -> None:
+    cookie = "; ".join(f"{each['name']}={each['value']}" for each in tab.page.context.cookies())
+    idle = seconds_of_requests(world)
+    with open_feeds(world, cookie) as feeds:
+        beside = seconds_of_requests(world)
+        world.publish("steady.work", [{"id": f"beside-{number}"} for number in range(20)], type="steady.worked")
+        wait_for(lambda: all(feed.rows >= 20 for feed in feeds), timeout=10, what="20 events in each feed")
+    print(f"\nother requests: p50 {statistics.median(beside) * 1000:.1f} ms, p95 {p95(beside) * 1000:.1f} ms")
+    print(f"with no feed:   p50 {statistics.median(idle) * 1000:.1f} ms, p95 {p95(idle) * 1000:.1f} ms")
+    assert min(feed.asked for feed in feeds) >= 2
+    assert p95(beside) < PROMISED

@@ -1,0 +1,61 @@
+"""Every page of ours in Chromium, light, dark and 360 pixels wide: it works, it fits, and everybody can use it.
+
+`SCREENSHOTS=1 make test ARGS=tests/browser/test_pages.py` also writes docs/admin/<page>-<form>.png.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.browser import naughty
+from tests.browser.looking import FORMS, Form, Tab
+from tests.browser.pages import PLACES, STOCK, Place, path_of
+from tests.processes import ROOT
+
+pytestmark = pytest.mark.slow
+PICTURES = ROOT / "docs" / "admin"
+BYTES = 150_000
+
+by_form = pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+by_place = pytest.mark.parametrize("place", PLACES, ids=lambda place: place.name)
+
+
+@pytest.fixture(scope="module")
+def of_stock() -> dict[str, set[str]]:
+    """What axe says of Django's own pages, by form; filled by the first test that asks."""
+    return {}
+
+
+def stock_complaints(tab: Tab, form: Form, known: dict[str, set[str]]) -> set[str]:
+    if form.name not in known:
+        known[form.name] = set()
+        for path in STOCK:
+            assert tab.open(path) == 200
+            known[form.name] |= set(tab.complaints())
+    return known[form.name]
+
+
+@by_form
+@by_place
+def test_a_page_works_fits_and_can_be_used_by_everybody(
+    place: Place, form: Form, open_as: Callable[..., Tab], of_stock: dict[str, set[str]]
+) -> None:
+    stock = stock_complaints(open_as(form), form, of_stock)
+    tab = open_as(form)
+    assert tab.open(path_of(place, tab)) == 200
+    tab.page.wait_for_timeout(0)
+    if os.environ.get("SCREENSHOTS"):
+        take_picture(tab, place, form)
+    assert (tab.problems, tab.refused(), tab.was_executed()) == ([], [], False)
+    assert (tab.overflow(), tab.widest() if tab.overflow() > 0 else []) <= (0, [])
+    assert {what: where for what, where in tab.complaints().items() if what not in stock} == {}
+
+
+def take_picture(tab: Tab, place: Place, form: Form) -> None:
+    PICTURES.mkdir(exist_ok=True)
+    path = PICTURES / f"{place.name}-{form.name}.png"
+    tab.picture(path, form=form, height=1000)
+    assert path.stat().st_size <= BYTES, f"{path} has {path.stat().st_size} bytes"

@@ -29,7 +29,8 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True):
     max_length: int | None = None
 
 
-def _key() -> str:
+def key() -> str:
+    """The hash in which announcements stand."""
     return conf.redis_name("redis-events:announcements")
 
 
@@ -45,7 +46,7 @@ def commands(channels: Iterable[str] = ()) -> list[Command]:
     return [
         (
             "HSET",
-            _key(),
+            key(),
             f"{conf.SERVICE} {name}",
             msgspec.json.encode(
                 Announcement(
@@ -65,7 +66,7 @@ def withdrawals(announced: Iterable[Announcement]) -> list[Command]:
     """What takes back this service's announcements of channels its CHANNELS no longer names or covers."""
     own = [each.channel for each in announced if each.service == conf.SERVICE]
     kept = [name for name in own if name in conf.CHANNELS or ("*" not in name and conf.channel(name))]
-    return [("HDEL", _key(), f"{conf.SERVICE} {name}") for name in own if name not in kept]
+    return [("HDEL", key(), f"{conf.SERVICE} {name}") for name in own if name not in kept]
 
 
 def retention(channel: str, announced: Iterable[Announcement]) -> float:
@@ -97,12 +98,17 @@ def read(wire: Wire) -> list[Announcement]:
 
     Raises TransportError, also where the server cannot say now: that it loads its data is not that nobody announced.
     """
-    answer = wire.call([("HGETALL", _key())])[0]
+    answer = wire.call([("HGETALL", key())])[0]
     if isinstance(answer, ErrorReply):
         error = refused(wire.location, str(answer))
         if isinstance(error, Unreachable):
             raise error
         return []
+    return parsed(answer)
+
+
+def parsed(answer: Sequence[Any]) -> list[Announcement]:
+    """The announcements in the reply to HGETALL; what nobody can read is left out."""
     return [found for found in map(_decoded, answer[1::2]) if found]
 
 

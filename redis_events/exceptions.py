@@ -105,6 +105,14 @@ class ReplayError(RedisEventsError):
     """Raised when a replay is asked for what there is not, or for what may mean two things."""
 
 
+class ActError(RedisEventsError):
+    """Raised when somebody asked for what cannot be done to an entry, a consumer or a dead letter."""
+
+
+class Skipped(RedisEventsError):
+    """Recorded when somebody settled an event without running its receivers."""
+
+
 class NotHere(RedisEventsError):
     """Recorded when a listener holds an event for a receiver that only another release of its service has."""
 

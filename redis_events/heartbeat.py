@@ -40,6 +40,8 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     started: float
     receivers: tuple[Announced, ...]
+    in_flight: int | None = None
+    memory: int | None = None
 
     def groups(self, channel: str) -> set[str]:
         """The consumer groups it serves on a channel."""
@@ -74,22 +76,29 @@ def card(receivers: Sequence[Receiver], *, version: str) -> Card:
     )
 
 
-def _key(id: str) -> str:
+def key(id: str) -> str:
+    """The key with the card of a listener."""
     return conf.redis_name(f"redis-events:listeners:{id}")
 
 
-def _index() -> str:
+def stop_key(id: str) -> str:
+    """The key by which a listener is asked to stop."""
+    return conf.redis_name(f"redis-events:stop:{id}")
+
+
+def index() -> str:
+    """The sorted set of the listeners there were, by their last beat."""
     return conf.redis_name("redis-events:listeners")
 
 
 def beat(wire: Wire, own: Card) -> None:
     """Say that this listener is alive. Raises TransportError, Refused where nobody will see it."""
-    key = _key(own.id)
+    card_key = key(own.id)
     told, _, lives_on = wire.call(
         [
-            ("SET", key, msgspec.json.encode(own), "EX", ALIVE),
-            ("ZADD", _index(), int(time.time()), own.id),
-            ("EXPIRE", key, ALIVE),  # a server out of memory refuses the two others, not this
+            ("SET", card_key, msgspec.json.encode(own), "EX", ALIVE),
+            ("ZADD", index(), int(time.time()), own.id),
+            ("EXPIRE", card_key, ALIVE),  # a server out of memory refuses the two others, not this
         ]
     )
     if lives_on != 1:
@@ -98,29 +107,28 @@ def beat(wire: Wire, own: Card) -> None:
 
 def retire(wire: Wire, own: Card) -> None:
     """Say that this listener is gone: its work may be taken over at once."""
-    wire.call([("DEL", _key(own.id)), ("ZREM", _index(), own.id)])
+    wire.call([("DEL", key(own.id)), ("ZREM", index(), own.id)])
 
 
 def alive(wire: Wire, ids: Sequence[str]) -> set[str]:
     """Those of the consumers that have a heartbeat."""
     if not ids:
         return set()
-    answers = wire.call([("EXISTS", _key(id)) for id in ids])
+    answers = wire.call([("EXISTS", key(id)) for id in ids])
     return {id for id, answer in zip(ids, answers, strict=True) if answer or isinstance(answer, ErrorReply)}
 
 
 def cards(wire: Wire) -> list[Card]:
     """The cards of all listeners that are alive, of every service. Forgets those that died long ago."""
-    listed = wire.call([("ZREMRANGEBYSCORE", _index(), "-inf", int(time.time()) - 3600), ("ZRANGE", _index(), 0, -1)])[
-        1
-    ]
+    listed = wire.call([("ZREMRANGEBYSCORE", index(), "-inf", int(time.time()) - 3600), ("ZRANGE", index(), 0, -1)])[1]
     if isinstance(listed, ErrorReply) or not listed:
         return []
-    answers = wire.call([("GET", _key(id.decode(errors="replace"))) for id in listed])
-    return [card for card in map(_read, answers) if card]
+    answers = wire.call([("GET", key(id.decode(errors="replace"))) for id in listed])
+    return [card for card in map(read_card, answers) if card]
 
 
-def _read(answer: Any) -> Card | None:
+def read_card(answer: Any) -> Card | None:
+    """The card in the reply to GET; None where there is none, or nobody can read it."""
     try:
         return msgspec.json.decode(answer, type=Card) if isinstance(answer, bytes) else None
     except msgspec.DecodeError:

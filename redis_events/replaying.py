@@ -77,19 +77,29 @@ class Replay:
 
     # -------------------------------------------------------------- dead letters
 
-    def dead_letters(self, *, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "") -> None:
+    def dead_letters(
+        self,
+        *,
+        ids: Sequence[str] = (),
+        fingerprint: str = "",
+        receiver: str = "",
+        using: str = "",
+        until: int | None = None,
+    ) -> None:
         """Replay the dead letters with these ids (of the row or the event), this fingerprint, of this receiver.
 
-        Raises ReplayError when nothing is named, or an id means rows in two databases; django.db.Error.
+        ``using`` is the one database they stand in; ``until`` the last primary key that is meant. Raises ReplayError
+        when nothing is named, or an id means rows in two databases; django.db.Error.
         """
         if not (ids or fingerprint or receiver):
             raise ReplayError("name dead letters by id, fingerprint or receiver")
         known = {each.name: each for each in all_receivers()}
         wanted = {known[name].name for name in known if _is_called(known[name], receiver)} | {receiver}
-        found = {alias: _dead(alias, ids, fingerprint, wanted if receiver else None) for alias in _aliases()}
+        aliases = [using] if using else _aliases()
+        found = {alias: _dead(alias, ids, fingerprint, wanted if receiver else None) for alias in aliases}
         _refuse_ambiguous(ids, found)
         for alias, rows in found.items():
-            self._revive_all(rows, known, alias)
+            self._revive_all(rows if until is None else rows.filter(pk__lte=until), known, alias)
 
     def _revive_all(self, rows: QuerySet[HeldDelivery], known: dict[str, Receiver], alias: str) -> None:
         last = 0
@@ -201,7 +211,7 @@ class Replay:
 def _dead(alias: str, ids: Sequence[str], fingerprint: str, receivers: set[str] | None) -> QuerySet[HeldDelivery]:
     rows = HeldDelivery.objects.using(alias).filter(state=State.DEAD)
     if ids:
-        rows = rows.filter(Q(event_id__in=ids) | Q(pk__in=_numbers(ids)))
+        rows = rows.filter(Q(event_id__in=ids) | Q(pk__in=numbers(ids)))
     if fingerprint:
         rows = rows.filter(fingerprint=fingerprint)
     if receivers:
@@ -209,13 +219,14 @@ def _dead(alias: str, ids: Sequence[str], fingerprint: str, receivers: set[str] 
     return rows
 
 
-def _numbers(ids: Iterable[str]) -> list[int]:
+def numbers(ids: Iterable[str]) -> list[int]:
+    """Those that can be primary keys."""
     return [int(id) for id in ids if id.isascii() and id.isdecimal() and len(id) < 19]
 
 
 def _refuse_ambiguous(ids: Sequence[str], found: dict[str, QuerySet[HeldDelivery]]) -> None:
     """The id of a row says nothing of its database: better to ask than to run the wrong one."""
-    for number in _numbers(ids):
+    for number in numbers(ids):
         places = sorted(alias for alias, rows in found.items() if rows.filter(pk=number).exists())
         if len(places) > 1:
             raise ReplayError(f"dead letter {number} is one in each of {', '.join(places)}: name its receiver too")

@@ -21,7 +21,7 @@ from .codec import Document
 from .conf import conf
 from .deadlines import Timed
 from .events import current_event, new_id
-from .exceptions import DecodeError, NotHere, ProcessDied, TransactionLeftOpen
+from .exceptions import NotHere, ProcessDied, RedisEventsError, TransactionLeftOpen
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
 from .transports.base import Delivery
@@ -262,8 +262,8 @@ def poisonous(run: Run) -> held.Failure:
     return failure(Result(run, DEAD, ProcessDied(f"its process died {run.delivery.starts} times over it"), 0.0))
 
 
-def quarantine(delivery: Delivery, error: DecodeError) -> held.Failure:
-    """A dead letter for bytes that are no event."""
+def quarantine(delivery: Delivery, error: RedisEventsError) -> held.Failure:
+    """A dead letter for bytes that are no event, or that are nobody's here."""
     return held.Failure(
         verdict=DEAD,
         error=error,

@@ -22,7 +22,6 @@ PATIENCE = 0.8
 """Seconds all questions of one look may take together: a page is there within 1.2."""
 BREATH = 1.0
 """Seconds during which a server that gave no answer is not asked again: many pages may be open."""
-_OF_COMMAND = ("NOPERM", "WRONGTYPE", "NOGROUP", "NOKEY")
 
 
 class _Memory:
@@ -60,6 +59,8 @@ class Server:
         self.refusals: dict[str, str] = {}
         """What the server answered to commands it refused, by the command's name."""
         self.round_trips = 0
+        self.memo: dict[str, Any] = {}
+        """What was asked already in this look."""
         self._until = time.monotonic() + patience
         self._wire: Wire | None = None
 
@@ -75,12 +76,15 @@ class Server:
             self._wire.close()
         self._wire = None
 
-    def ask(self, *commands: Command) -> list[Any]:
-        """The reply to each command, all in one round trip; None for each that was not answered or refused."""
-        answers = self.try_all(*commands)
+    def ask(self, *commands: Command, quietly: bool = False) -> list[Any]:
+        """The reply to each command, all in one round trip; None for each that was not answered or refused.
+
+        ``quietly``: a refusal is nothing to tell of.
+        """
+        answers = self.try_all(*commands, quietly=quietly)
         return [None if isinstance(answer, ErrorReply) else answer for answer in answers]
 
-    def try_all(self, *commands: Command) -> list[Any]:
+    def try_all(self, *commands: Command, quietly: bool = False) -> list[Any]:
         """``ask``, with error replies as they came: for whoever looks at one key that may be anything."""
         if self.trouble or not commands:
             return [None] * len(commands)
@@ -91,7 +95,7 @@ class Server:
             return [None] * len(commands)
         for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, ErrorReply):
-                self._note_refusal(command, answer)
+                self._note_refusal(command, answer, quietly=quietly)
         return answers if not self.trouble else [None] * len(commands)
 
     def _call(self, commands: Sequence[Command]) -> list[Any]:
@@ -103,11 +107,11 @@ class Server:
         _memory.forget()
         return answers
 
-    def _note_refusal(self, command: Command, answer: ErrorReply) -> None:
+    def _note_refusal(self, command: Command, answer: ErrorReply, *, quietly: bool) -> None:
         """What concerns all of the server is trouble; what concerns one command or key is noted."""
         if answer.code in ("LOADING", "MASTERDOWN", "NOAUTH", "BUSY", "CLUSTERDOWN"):
             self._fail(f"{mask(conf.LOCATION)}: {answer}")
-        elif answer.code == "NOPERM":
+        elif answer.code == "NOPERM" and not quietly:
             self.refusals[" ".join(map(str, command[:2])) if command[0] == "XINFO" else str(command[0])] = str(answer)
 
     def _fail(self, message: str) -> None:

@@ -25,6 +25,21 @@ end
 return #own
 """
 
+GIVE = """
+-- Give pending entries to another consumer: how often they were delivered stays. Returns how many were.
+-- KEYS: stream. ARGV: group, the consumer that gets them, the one that must have them now ('': anybody), entry ids.
+-- One step: what was settled since it was listed must not become pending again.
+local given = 0
+for at = 4, #ARGV do
+  local seen = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[at], ARGV[at], 1)
+  if #seen > 0 and (ARGV[3] == '' or seen[1][2] == ARGV[3]) then
+    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[at], 'JUSTID')
+    given = given + 1
+  end
+end
+return given
+"""
+
 BURY = """
 -- Remove a consumer that has nothing pending. Returns 1 when it is gone.
 -- KEYS: stream. ARGV: group, consumer.

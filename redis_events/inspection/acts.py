@@ -1,0 +1,222 @@
+"""What can be done about it: claim, skip, replay, discard, pause, resume, stop. Acts raise where looks would not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from django.db import transaction
+from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
+
+from .. import heartbeat, held, pauses
+from ..codec import decode
+from ..conf import conf
+from ..exceptions import ActError, DecodeError, Skipped
+from ..floors import parse
+from ..models import HeldDelivery
+from ..registry import Table, all_receivers
+from ..replaying import Replay, numbers
+from ..retry import DEAD
+from ..runner import Result, Run, failure, group_name, quarantine
+from ..transports.base import Delivery
+from ..transports.client import ErrorReply, Wire, refused
+from ..transports.roads import delivery
+from ..transports.scripts import BURY, GIVE
+from . import rows
+from .facts import Done
+from .log import ENTRY_ID
+from .server import PATIENCE
+
+T = TypeVar("T")
+CHUNK = 500
+"""Rows or entries changed in one step."""
+STOPS_WITHIN = 60
+"""Seconds during which a listener that is asked to stop can read that it is."""
+
+
+def _on_wire(work: Callable[[Wire], T]) -> T:
+    """The result of ``work`` over a connection of its own. Raises TransportError."""
+    wire = Wire(conf.LOCATION, timeout=PATIENCE)
+    try:
+        return work(wire)
+    finally:
+        wire.close()
+
+
+def _call(wire: Wire, *command: Any) -> Any:
+    answer = wire.call([command])[0]
+    if isinstance(answer, ErrorReply):
+        raise refused(wire.location, str(answer))
+    return answer
+
+
+# ------------------------------------------------------------------ pending entries
+
+
+def claim(channel: str, group: str, *, ids: Sequence[str] = (), consumer: str = "") -> Done:
+    """Take pending entries from whoever has them, so that the group's living listeners run them, in about 5 seconds.
+
+    ``ids`` names entries, ``consumer`` means all of one consumer's. They are handed to a consumer without a heartbeat:
+    listeners take over from such a one at once, one entry at a time. A consumer that is alive after all may still
+    finish what it began; `once` receivers have their effect once even so. Raises ActError, TransportError.
+    """
+    _check_ids(ids)
+    if not (ids or consumer):
+        raise ActError(_("Name entries, or a consumer."))
+    return _on_wire(lambda wire: _claim(wire, channel, group, list(ids), consumer))
+
+
+def _claim(wire: Wire, channel: str, group: str, ids: list[str], consumer: str) -> Done:
+    name, heir = conf.redis_name(channel), f"claimed:{heartbeat.own_id()}"
+    done = wanted = 0
+    while consumer and (found := _pending_ids(wire, name, group, consumer)):
+        wanted += len(found)
+        given = int(_call(wire, "EVAL", GIVE, 1, name, group, heir, consumer, *found))
+        done += given
+        if not given:
+            break
+    for at in range(0, len(ids), CHUNK):
+        chunk = ids[at : at + CHUNK]
+        wanted += len(chunk)
+        done += int(_call(wire, "EVAL", GIVE, 1, name, group, heir, "", *chunk))
+    return Done(done=done, left={_("not pending any more"): wanted - done} if wanted > done else {})
+
+
+def _pending_ids(wire: Wire, name: str, group: str, consumer: str) -> list[bytes]:
+    return [entry[0] for entry in _call(wire, "XPENDING", name, group, "-", "+", CHUNK, consumer)]
+
+
+def skip(channel: str, group: str, ids: Sequence[str], *, who: str) -> Done:
+    """Settle pending entries without running them. Each leaves a dead letter for each of its receivers that says who.
+
+    The dead letters are committed first. Only a group of this service: others have their own tables. Raises ActError,
+    TransportError, django.db.Error.
+    """
+    _check_ids(ids)
+    if group != conf.SERVICE and not group.startswith(f"{conf.SERVICE}:"):
+        raise ActError(_("%(group)s is a group of another service: skip there.") % {"group": group})
+    return _on_wire(lambda wire: _skip(wire, channel, group, ids, who))
+
+
+def _skip(wire: Wire, channel: str, group: str, ids: Sequence[str], who: str) -> Done:
+    name = conf.redis_name(channel)
+    answers = wire.call([("XPENDING", name, group, id, id, 1) for id in ids])
+    pending = [id for id, answer in zip(ids, answers, strict=True) if answer and not isinstance(answer, ErrorReply)]
+    entries = wire.call([("XRANGE", name, id, id) for id in pending])
+    found = [delivery(channel, group, *entry[0]) for entry in entries if entry and not isinstance(entry, ErrorReply)]
+    held.hold(each for one in found for each in _skipped(one, group, who))
+    done = int(_call(wire, "XACK", name, group, *pending)) if pending else 0
+    return Done(done=done, left={_("not pending any more"): len(ids) - done} if done < len(ids) else {})
+
+
+def _skipped(skipped: Delivery, group: str, who: str) -> list[held.Failure]:
+    """A dead letter for each receiver of the group; one for none where nobody here would have run it."""
+    error = Skipped(f"skipped by {who}")
+    try:
+        id = f"{skipped.channel}/{skipped.id}"
+        document = decode(skipped.body, channel=skipped.channel, id=id, is_document=skipped.is_document)
+    except DecodeError:
+        return [quarantine(skipped, error)]
+    table = Table([receiver for receiver in all_receivers() if group_name(receiver) == group])
+    runs = [
+        Run(receiver, document, skipped, attempt=0) for receiver in table.match(skipped.channel, document.envelope.type)
+    ]
+    return [failure(Result(run, DEAD, error, 0.0)) for run in runs] or [quarantine(skipped, error)]
+
+
+def remove_consumer(channel: str, group: str, consumer: str) -> None:
+    """Remove a consumer that has nothing pending. Raises ActError where it has, TransportError."""
+    _on_wire(lambda wire: _remove_consumer(wire, channel, group, consumer))
+
+
+def _remove_consumer(wire: Wire, channel: str, group: str, consumer: str) -> None:
+    if not _call(wire, "EVAL", BURY, 1, conf.redis_name(channel), group, consumer):
+        raise ActError(_("%(consumer)s has entries pending: claim them first.") % {"consumer": consumer})
+
+
+def move_group(channel: str, group: str, to: str) -> None:
+    """Set what a group reads next: everything behind the entry id ``to`` (``"0"``: all, ``"$"``: only what is new).
+
+    What is skipped over is not settled by anybody; what lies behind ``to`` is delivered again. Raises ActError,
+    TransportError.
+    """
+    if to not in ("0", "$") and not ENTRY_ID.fullmatch(to):
+        raise ActError(_("%(id)r is no entry id.") % {"id": to})
+    _on_wire(lambda wire: _call(wire, "XGROUP", "SETID", conf.redis_name(channel), group, to))
+
+
+def _check_ids(ids: Sequence[str]) -> None:
+    for id in ids:
+        if not ENTRY_ID.fullmatch(id) or max(parse(id)) >= 2**64:
+            raise ActError(_("%(id)r is no entry id.") % {"id": id})
+
+
+# ------------------------------------------------------------------ dead letters
+
+
+def count_dead(*, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "", using: str = "") -> int:
+    """How many dead letters are meant. Raises ActError when nothing is named; django.db.Error."""
+    return sum(found.count() for found in _dead(ids, fingerprint, receiver, using).values())
+
+
+def replay(
+    *, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "", using: str = "", until: int | None = None
+) -> Done:
+    """Let the receivers of these dead letters run again: each becomes a waiting row, due now.
+
+    ``until`` leaves out rows with a greater primary key: what came after somebody counted. Raises ReplayError,
+    django.db.Error.
+    """
+    task = Replay()
+    task.dead_letters(ids=ids, fingerprint=fingerprint, receiver=receiver, using=using, until=until)
+    return Done(done=task.replayed.total(), left=dict(task.left))
+
+
+def discard(
+    *, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "", using: str = "", until: int | None = None
+) -> Done:
+    """Delete these dead letters for good. Raises ActError when nothing is named; django.db.Error."""
+    done = 0
+    for alias, dead in _dead(ids, fingerprint, receiver, using).items():
+        meant = dead.filter(pk__lte=until) if until is not None else dead
+        while pks := list(meant.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
+            with transaction.atomic(using=alias):
+                gone = meant.filter(pk__in=pks).delete()[0]
+            done += gone
+            if not gone:  # somebody replays them meanwhile
+                break
+    return Done(done=done, left={})
+
+
+def _dead(ids: Sequence[str], fingerprint: str, receiver: str, using: str) -> dict[str, QuerySet[HeldDelivery]]:
+    if not (ids or fingerprint or receiver):
+        raise ActError(_("Name dead letters by id, fingerprint or receiver."))
+    wanted = Q(event_id__in=ids) | Q(pk__in=numbers(ids)) if ids else Q()
+    wanted &= Q(fingerprint=fingerprint) if fingerprint else Q()
+    wanted &= Q(receiver=receiver) if receiver else Q()
+    return {alias: rows.dead(alias).filter(wanted) for alias in ([using] if using else rows.databases())}
+
+
+# ------------------------------------------------------------------ receivers and listeners
+
+
+def pause(receiver: str, *, service: str = "", who: str) -> None:
+    """Let no listener of a service run a receiver: stream events are parked, retries wait. Raises TransportError."""
+    command = pauses.pause(receiver, service=service or conf.SERVICE, by=who, at=time.time())
+    _on_wire(lambda wire: _call(wire, *command))
+
+
+def resume(receiver: str, *, service: str = "") -> bool:
+    """Let it run again; its listeners take up what was parked within seconds. Whether it was paused.
+
+    Raises TransportError.
+    """
+    command = pauses.resume(receiver, service=service or conf.SERVICE)
+    return bool(_on_wire(lambda wire: _call(wire, *command)))
+
+
+def stop_listener(id: str, *, who: str) -> None:
+    """Ask a listener to stop as SIGTERM would. Raises TransportError."""
+    _on_wire(lambda wire: _call(wire, "SET", heartbeat.stop_key(id), who, "EX", STOPS_WITHIN))

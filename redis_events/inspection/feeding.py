@@ -1,0 +1,146 @@
+"""What is happening now: what streams took since the last look, and what was heard on pub/sub meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..conf import RESERVED, conf
+from ..exceptions import TransportError
+from ..routing import create
+from ..transports.base import Delivery, Subscription, Transport
+from ..transports.client import Wire
+from .facts import EventFacts
+from .log import facts, read
+from .scene import covers, scene
+from .server import Server, at
+from .streams import moment
+
+logger = logging.getLogger("redis_events.inspection")
+
+MOST = 200
+"""Events of one channel in one look."""
+LISTENS = 15
+"""Seconds after the last look until nobody listens to pub/sub for the feed any more."""
+TURN = 5
+"""Seconds after which another process may write down what is heard, when the one that did is gone."""
+KEPT = 1_000
+"""Messages of pub/sub that are kept for the pages that watch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """Events since a cursor, oldest first, and the cursor to ask with next. ``skipped``: there were more."""
+
+    events: Sequence[EventFacts]
+    cursor: str
+    skipped: bool
+
+
+def feed(pattern: str = "*", *, after: str = "", server: Server | None = None) -> Feed:
+    """What came since ``after``, the cursor of the last look; without one only where to begin.
+
+    Nothing is left out between two looks: an entry is shown once its millisecond is over, so that none can still come
+    before it.
+    """
+    with at(server) as asked:
+        _want_pubsub(asked)
+        names = [name for name in scene(asked).stream_names() if covers(pattern, name)]
+        keys = {conf.redis_name(name): name for name in names} | {_recent(): ""}
+        start = f"{int(after) + 1}-0" if after.isdecimal() and len(after) < 16 else "+"
+        clock, *answers = asked.ask(("TIME",), *(("XRANGE", key, start, "+", "COUNT", MOST) for key in keys))
+    if clock is None:
+        return Feed(events=(), cursor=after, skipped=False)
+    over = int(clock[0]) * 1000 + int(clock[1]) // 1000 - 1
+    if start == "+":
+        return Feed(events=(), cursor=str(over), skipped=False)
+    entries = list(zip(keys.values(), answers, strict=True))
+    until = min([over, *(_milliseconds(answer[-1]) - 1 for _, answer in entries if answer and len(answer) == MOST)])
+    is_stuck = until <= int(after)  # more within a millisecond than one look takes
+    until = over if is_stuck else until
+    found = [
+        (_order(entry), event)
+        for name, answer in entries
+        for entry in answer or ()
+        if _milliseconds(entry) <= until and (event := _event(name, entry)) and covers(pattern, event.channel)
+    ]
+    return Feed(events=[event for _, event in sorted(found, key=_first)], cursor=str(until), skipped=is_stuck)
+
+
+def _first(pair: tuple[tuple[int, int], EventFacts]) -> tuple[int, int]:
+    return pair[0]
+
+
+def _milliseconds(entry: Any) -> int:
+    return int(entry[0].partition(b"-")[0])
+
+
+def _order(entry: Any) -> tuple[int, int]:
+    ms, _, seq = entry[0].partition(b"-")
+    return int(ms), int(seq)
+
+
+def _event(name: str, entry: Any) -> EventFacts | None:
+    id, fields = entry
+    if name:
+        return read(name, id, fields)
+    heard = dict(zip(fields[::2], fields[1::2], strict=True))
+    taken = moment(id.decode())
+    if taken is None or heard.keys() != {b"channel", b"body"}:
+        return None
+    return facts(heard[b"channel"].decode(errors="replace"), heard[b"body"], taken)
+
+
+# ------------------------------------------------------------------ hearing pub/sub for the pages that watch
+
+
+def _recent() -> str:
+    return conf.redis_name(f"{RESERVED}recent")
+
+
+def _wanted() -> str:
+    return conf.redis_name(f"{RESERVED}recent:wanted")
+
+
+def _writer() -> str:
+    return conf.redis_name(f"{RESERVED}recent:writer")
+
+
+def _want_pubsub(server: Server) -> None:
+    """Somebody watches: one process of all writes down what it hears on pub/sub, as long as that is so."""
+    answers = server.ask(("SET", _wanted(), "1", "EX", LISTENS), ("SET", _writer(), "1", "EX", TURN, "NX"))
+    if answers[1]:
+        threading.Thread(target=_record, name="redis_events-recorder", daemon=True).start()
+
+
+def _record() -> None:
+    """Listen until nobody has looked for a while."""
+    try:
+        transport = create("pubsub")
+        try:
+            transport.subscribe([Subscription(channel="*")])
+            _write_down(transport)
+        finally:
+            transport.close()
+    except TransportError as error:
+        logger.debug("pub/sub is not heard for the live feed: %s", error)
+
+
+def _write_down(transport: Transport) -> None:
+    wire = Wire(conf.LOCATION, timeout=1.0)
+    still_wanted = [("EXISTS", _wanted()), ("SET", _writer(), "1", "EX", TURN), ("EXPIRE", _recent(), LISTENS)]
+    try:
+        while wire.call(still_wanted)[0]:
+            heard = transport.receive(limit=conf.BATCH, timeout=1.0)
+            if heard:
+                wire.call([_addition(each) for each in heard])
+    finally:
+        wire.close()
+
+
+def _addition(heard: Delivery) -> tuple[Any, ...]:
+    body = heard.body[: conf.MAX_EVENT_BYTES + 1]
+    return ("XADD", _recent(), "MAXLEN", "~", KEPT, "*", "channel", heard.channel, "body", body)

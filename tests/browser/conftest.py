@@ -39,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[
     needs("chromium")
     world = World(tmp_path_factory.mktemp("world"), database=migrated)
     try:
-        world.furnish().serve()
+        world.furnish().open()
         yield world
     finally:
         world.close()

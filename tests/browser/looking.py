@@ -16,6 +16,10 @@ window.refused = [];
 document.addEventListener("securitypolicyviolation", (event) =>
   window.refused.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
 """
+PLANTED = """
+[...document.querySelectorAll("[src=x], [onerror], [onfocus], [onload], [href^='javascript:'], [x]")]
+  .map((each) => each.outerHTML.slice(0, 200)).concat(window.executed ? ["executed"] : [])
+"""
 AXE = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}, "resultTypes": ["violations"], "preload": False}
 """Rules of WCAG 2.0, levels A and AA."""
 
@@ -72,9 +76,9 @@ class Tab:
         """What the page's policy refused so far."""
         return list(self.page.evaluate("window.refused"))
 
-    def was_executed(self) -> bool:
-        """Whether a text of somebody else has run as a script."""
-        return bool(self.page.evaluate("window.executed === 1"))
+    def planted(self) -> list[str]:
+        """Elements that somebody's text has become. The policy would keep them from running; they may not be there."""
+        return list(self.page.evaluate(PLANTED))
 
     def overflow(self) -> int:
         """Pixels by which the document is wider than the window."""

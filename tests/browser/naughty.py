@@ -1,7 +1,7 @@
 """What somebody may have put into an event, a key, an error message or the name of a group."""
 
-XSS = "<img src=x onerror=\"window.executed=1\"><script>window.executed=1</script>"
-ATTRIBUTE = "\" autofocus onfocus=\"window.executed=1\" x='"
+XSS = '<img src=x onerror="window.executed=1"><script>window.executed=1</script>'
+ATTRIBUTE = '" autofocus onfocus="window.executed=1" x=\''
 BREAKOUT = "</script></style></textarea></title><svg onload=window.executed=1>"
 LINK = "javascript:window.executed=1"
 TEMPLATE = "{{ 7|add:7 }}{% now 'Y' %}"

@@ -10,9 +10,7 @@ TIME_ZONE = "UTC"
 STATIC_ROOT = os.environ.get("TEST_STATIC_ROOT")
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {
-        "BACKEND": os.environ.get("TEST_STORAGE", "django.contrib.staticfiles.storage.StaticFilesStorage")
-    },
+    "staticfiles": {"BACKEND": os.environ.get("TEST_STORAGE", "django.contrib.staticfiles.storage.StaticFilesStorage")},
 }
 MIDDLEWARE = ["tests.browser.wsgi.strict", *PLAIN_MIDDLEWARE]
 LOGGING = {

@@ -29,7 +29,7 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[
     world = World(tmp_path_factory.mktemp("quiet"), database=migrated)
     try:
         world.fill("people", "first", "texts")
-        world.serve()
+        world.open()
         yield world
     finally:
         world.close()

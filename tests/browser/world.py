@@ -23,6 +23,7 @@ CHANNELS = {
     "guestbook": {"TRANSPORT": "stream"},
     "live.*": {"TRANSPORT": "pubsub"},
 }
+SERVED = ("shop.orders", "trial.*", "steady.work", "live.*")
 DEAD = 12 + 4 + 2
 
 
@@ -39,8 +40,7 @@ class World:
         self.shop.env["DJANGO_SETTINGS_MODULE"] = "tests.browser.settings"
         self.shop.env["TEST_STATIC_ROOT"] = str(folder / "static")
         self.listeners: list[Process] = []
-        self.web: Process | None = None
-        self.port = 0
+        self.address = ""
 
     def service(self, name: str) -> Project:
         """A service of this world, migrated."""
@@ -58,10 +58,10 @@ class World:
         drained = self.service("search").manage("listen_events", "--drain", "--no-relay")
         assert drained.wait(30) == 0, drained.output
         self.listeners = [self.listen(self.shop), self.listen(self.shop), self.listen(self.service("billing"))]
-        hasattr(__import__("redis_events.inspection").inspection, "pause") and self.pause("shop.receivers.index")
         self.fill("failures", "texts", "channels")
         self.strangers()
         wait_for(lambda: self.held("dead") == DEAD and self.held("waiting"), timeout=30, what="dead letters")
+        self.park("shop.receivers.index")
         self.fill("unsent", TEST_LOCATION="redis://127.0.0.1:1/0")
         return self
 
@@ -70,14 +70,16 @@ class World:
         process = self.shop.python("-m", "tests.browser.shop.fill", *parts, **env)
         assert process.wait(30) == 0, process.output
 
-    def listen(self, project: Project) -> Process:
+    def listen(self, project: Project, *channels: str) -> Process:
         """A listener, once it listens."""
-        process = project.manage("listen_events", "--no-relay")
+        process = project.manage("listen_events", "--no-relay", "--channels", *(channels or SERVED))
         process.wait_for_line("Listening on ", timeout=30)
         return process
 
-    def pause(self, receiver: str) -> None:
+    def park(self, receiver: str) -> None:
+        """Pause a receiver, and go on until runs of it are parked."""
         self.shop.shell(f"from redis_events import inspection\ninspection.pause({receiver!r}, who='ada')")
+        wait_for(lambda: self.fill("last") or self.held("parked"), timeout=30, what="parked runs")
 
     def strangers(self) -> None:
         """Another client's group and consumer, of any bytes; and bytes that are no event."""
@@ -89,19 +91,19 @@ class World:
 
     # ------------------------------------------------------------------- the site
 
-    def serve(self, *, workers: int = 2, **env: str) -> str:
-        """Start the site; returns its address. A second call starts another one beside it."""
+    def open(self) -> Self:
+        """Start the site that all tests share."""
+        self.address = self.serve()
+        return self
+
+    def serve(self, **env: str) -> str:
+        """Start a site on the shop, its settings changed by `env`; returns its address."""
         collected = self.shop.manage("collectstatic", "--no-input", "--verbosity", "0", **env)
         assert collected.wait(60) == 0, collected.output
-        self.port = free_port()
-        where = ["-b", f"127.0.0.1:{self.port}", "-w", str(workers)]
-        self.web = self.shop.python("-m", "gunicorn", *where, "tests.browser.wsgi:application", **env)
-        self.web.wait_for_line("Listening at", timeout=30)
-        return self.address
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        where = f"127.0.0.1:{free_port()}"
+        web = self.shop.python("-m", "gunicorn", "-b", where, "-w", "2", "tests.browser.wsgi:application", **env)
+        web.wait_for_line("Listening at", timeout=30)
+        return f"http://{where}"
 
     # ------------------------------------------------------------- what it came to
 

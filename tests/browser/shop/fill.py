@@ -24,6 +24,13 @@ def failures() -> None:
         publish("shop.orders", {"id": number, **problem}, type="shop.order.placed", key=number)
 
 
+def last() -> None:
+    """One more of what every group reads."""
+    from redis_events import publish
+
+    publish("shop.orders", {"id": 31}, type="shop.order.placed", key=31)
+
+
 def texts() -> None:
     """Events that say what no browser may run."""
     from redis_events import publish

@@ -45,12 +45,15 @@ def index(event: Event) -> None:
     """Paused in this world: its rows are parked."""
 
 
+ERRORS = {"lost": LookupError, "torn": RuntimeError}
+
+
 @receives("trial.*", types="trial.*", retry=NOW_OR_NEVER, name="shop.receivers.attempt")
 def attempt(event: Event) -> None:
-    """Fails until somebody replays it, where its data says so."""
+    """Fails as its data says, until somebody replays it."""
     note(event)
     if event.data.get("error") and not event.replayed:
-        raise RuntimeError(event.data["error"])
+        raise ERRORS[event.data["error"]](XSS)
 
 
 @receives("steady.work", types="steady.*", name="shop.receivers.work")
@@ -60,6 +63,7 @@ def work(event: Event) -> None:
 
 @receives("hanging.work", name="shop.receivers.hang")
 def hang(event: Event) -> None:
+    """For a listener of its own: it stops at nothing while the file is there."""
     note(event)
     while Path("hang").exists():
         time.sleep(0.05)

@@ -153,7 +153,7 @@ def test_a_receiver_is_paused_on_both_its_listeners_and_resumed(world: World, ta
     task.click(found.locator("a, button", has_text="Pause").first)
     task.click(tab.page.locator("#content form button[type=submit]"))
     row(tab, "shop.receivers.work", "paused").wait_for()
-    time.sleep(0)
+    world.until_listeners_know()
     world.publish("steady.work", documents("parked", 10), type="steady.paused")
     wait_for(lambda: world.held("parked", type="steady.paused") == 10, timeout=20, what="10 parked runs")
     assert world.runs("steady.paused") == []

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
+import redis
+
+from redis_events.heartbeat import ALIVE
 from tests.browser.naughty import XSS
 from tests.processes import Process, Project
 from tests.servers import Server, free_port, wait_for
@@ -80,6 +84,17 @@ class World:
         """Pause a receiver, and go on until runs of it are parked."""
         self.shop.shell(f"from redis_events import inspection\ninspection.pause({receiver!r}, who='ada')")
         wait_for(lambda: self.fill("last") or self.held("parked"), timeout=30, what="parked runs")
+
+    def until_listeners_know(self) -> None:
+        """Wait until each listener has had a heartbeat since this moment: it reads then what is paused."""
+        began = time.monotonic()
+        with self.server.client() as client:
+            keys = list(client.scan_iter("redis-events:listeners:*"))
+            assert keys
+            wait_for(lambda: all(self._age_of_beat(client, key) < time.monotonic() - began - 0.1 for key in keys))
+
+    def _age_of_beat(self, client: redis.Redis, key: bytes) -> float:
+        return ALIVE - int(client.pttl(key)) / 1000
 
     def strangers(self) -> None:
         """Another client's group and consumer, of any bytes; and bytes that are no event."""

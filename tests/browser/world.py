@@ -90,11 +90,9 @@ class World:
         began = time.monotonic()
         with self.server.client() as client:
             keys = list(client.scan_iter("redis-events:listeners:*"))
-            assert keys
-            wait_for(lambda: all(self._age_of_beat(client, key) < time.monotonic() - began - 0.1 for key in keys))
-
-    def _age_of_beat(self, client: redis.Redis, key: bytes) -> float:
-        return ALIVE - int(client.pttl(key)) / 1000
+            wait_for(
+                lambda: all(_has_beaten(client, key, since=began) for key in keys), timeout=10, what="their heartbeats"
+            )
 
     def strangers(self) -> None:
         """Another client's group and consumer, of any bytes; and bytes that are no event."""
@@ -153,3 +151,9 @@ class World:
         for project in self.projects:
             project.close()
         self.server.close()
+
+
+def _has_beaten(client: redis.Redis, key: bytes, *, since: float) -> bool:
+    """Whether the last beat of a listener is younger than a moment, or it is gone."""
+    left = int(client.pttl(key)) / 1000
+    return left < 0 or ALIVE - left < time.monotonic() - since - 0.1

@@ -54,5 +54,5 @@ def path_of(place: Place, tab: Tab) -> str:
     if not place.row:
         return place.path
     tab.open(place.path)
-    link = tab.page.locator("#content tr", has_text=place.row).locator("th a, td a").first
-    return link.evaluate("(link) => link.pathname + link.search")
+    link = tab.page.locator("#content tr", has_text=place.row).locator(f"a[href*='/{place.list}/']").first
+    return str(link.evaluate("(link) => link.pathname"))

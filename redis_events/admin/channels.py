@@ -1,0 +1,111 @@
+"""Channels: what is out there; and one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from django.http import Http404
+from django.utils.translation import gettext as _
+
+from .. import inspection
+from ..inspection import ChannelFacts
+from ..models import Channel, LiveFeed, LoggedEvent
+from . import show
+from .blocks import Block, Facts, Lesson, Note, Row, Shown, Table
+from .events import event_table
+from .groups import group_table
+from .look import Look
+from .pages import Page
+
+
+class ChannelPage(Page):
+    has_items = True
+
+    def blocks(self, look: Look) -> Iterator[Block]:
+        found = inspection.channels(server=look.server)
+        yield channel_table(look, found, title=_("Channels"))
+
+    def item(self, look: Look, id: str) -> Shown:
+        found = inspection.channel(id, server=look.server)
+        if found is None and look.server.trouble is None:
+            raise Http404
+        return Shown(subtitle=id, blocks=_one(look, id, found))
+
+
+def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]:
+    if channel is None:
+        yield Note(text=show.UNKNOWN)
+        return
+    yield Facts(title=_("What it is"), facts=_facts(channel))
+    feed = look.link(LiveFeed, _("Watch it live"), query={"pattern": name})
+    log = look.link(LoggedEvent, _("All its events"), query={"pattern": name})
+    yield Note(text=show.links(feed, log))
+    if channel.transport != "pubsub" and not channel.is_pattern:
+        yield group_table(look, inspection.groups(name, server=look.server), title=_("Consumer groups"))
+        page = inspection.events(name, limit=10, server=look.server)
+        yield event_table(look, page.events, title=_("Last events"))
+        raw = inspection.channel_raw(name, server=look.server)
+        rows = None if raw is None else [Row(cells=[show.data(key), show.data(value)]) for key, value in raw.items()]
+        yield Table(title="XINFO STREAM", headings=[_("Field"), _("Value")], rows=rows)
+
+
+def channel_table(look: Look, channels: Sequence[ChannelFacts], *, title: str) -> Table:
+    """Channels, a row each."""
+    is_unknown = look.server.trouble is not None and not channels
+    return Table(
+        title=title,
+        headings=[
+            *(_("Name"), _("Transport"), _("Announced by"), _("Receivers"), _("Groups"), _("Length")),
+            *(_("Published a minute"), _("Lag"), _("Last event"), _("Kept for")),
+        ],
+        rows=None if is_unknown else [_row(look, channel) for channel in channels],
+        lesson=Lesson(
+            text=_("No service has announced a channel, and nothing is published or received here yet:"),
+            lines=[
+                'REDIS_EVENTS = {"SERVICE": "shop", "CHANNELS": {"shop.orders": {"TRANSPORT": "stream"}}}',
+                'publish("shop.orders", {"id": 7}, type="shop.order.paid", key=7)',
+                "python manage.py listen_events",
+            ],
+        ),
+    )
+
+
+def _row(look: Look, channel: ChannelFacts) -> Row:
+    return Row(
+        cells=[
+            look.link(Channel, channel.name, to=channel.name),
+            _transport(channel),
+            show.names(channel.announced_by),
+            show.names(channel.receivers),
+            show.number(channel.groups),
+            show.number(channel.length),
+            show.number(channel.rate),
+            show.number(channel.lag),
+            show.moment(channel.last_event),
+            show.seconds(channel.retention),
+        ]
+    )
+
+
+def _transport(channel: ChannelFacts) -> str:
+    if channel.problem:
+        return show.status("error", channel.problem)
+    if channel.transport == "pubsub":
+        return _("pub/sub, at most once")
+    return _("outbox + stream") if channel.has_outbox else channel.transport
+
+
+def _facts(channel: ChannelFacts) -> list[tuple[str, object]]:
+    return [
+        (_("Transport"), _transport(channel)),
+        (_("Announced by"), show.names(channel.announced_by)),
+        (_("Publishers here"), show.names(channel.publishers)),
+        (_("Receivers"), show.names(channel.receivers)),
+        (_("Subscribers"), show.number(channel.subscribers)),
+        (_("Length"), show.number(channel.length)),
+        (_("Published a minute"), show.number(channel.rate)),
+        (_("Lag"), show.number(channel.lag)),
+        (_("Last event"), show.since(channel.last_event)),
+        (_("Kept for"), show.seconds(channel.retention)),
+        (_("At most"), _("no limit") if channel.max_length is None else show.number(channel.max_length)),
+    ]

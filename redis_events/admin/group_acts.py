@@ -1,0 +1,126 @@
+"""What can be done about a consumer group: claim, settle without running, remove a consumer, set the position."""
+
+from __future__ import annotations
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import inspection
+from ..inspection import Done
+from . import show
+from .acts import MOST, Plan, chosen
+from .look import Look
+
+CONSUMER = "consumer"
+
+
+def claim(_page: object, look: Look, id: str) -> Plan | None:
+    """Hand pending entries to listeners that are alive: the selected ones, one consumer's, or all."""
+    channel, _slash, group = id.partition("/")
+    ids = _asked_for(look, channel, group)
+    if not ids:
+        return None
+    count = len(ids)
+    question = ngettext(
+        "Hand %(count)s pending entry of %(group)s on %(channel)s to a listener that is alive?",
+        "Hand %(count)s pending entries of %(group)s on %(channel)s to listeners that are alive?",
+        count,
+    ) % {"count": show.number(count), "group": group, "channel": channel}
+    button = ngettext("Yes, claim %(count)s entry", "Yes, claim %(count)s entries", count)
+    return Plan(
+        title=_("Claim pending entries"),
+        question=question,
+        button=button % {"count": show.number(count)},
+        count=count,
+        ids=ids,
+        items=ids,
+        warning=_("An entry that is being run at this moment by somebody who is alive would run twice."),
+        object_id=id,
+        object_repr=f"{channel} · {group}",
+        run=lambda note: inspection.claim(channel, group, ids=ids),
+    )
+
+
+def skip(_page: object, look: Look, id: str) -> Plan | None:
+    """Settle pending entries without running them; each leaves a dead letter."""
+    channel, _slash, group = id.partition("/")
+    ids = chosen(look)
+    if not ids:
+        return None
+    count = len(ids)
+    question = ngettext(
+        "Settle %(count)s entry of %(group)s on %(channel)s without running its receivers?",
+        "Settle %(count)s entries of %(group)s on %(channel)s without running their receivers?",
+        count,
+    ) % {"count": show.number(count), "group": group, "channel": channel}
+    button = ngettext("Yes, settle %(count)s entry", "Yes, settle %(count)s entries", count)
+    return Plan(
+        title=_("Settle without running"),
+        question=question,
+        button=button % {"count": show.number(count)},
+        count=count,
+        ids=ids,
+        items=ids,
+        warning=_("Each leaves dead letters that say who settled it; from there it can be replayed."),
+        object_id=id,
+        object_repr=f"{channel} · {group}",
+        is_dangerous=True,
+        run=lambda note: inspection.skip(channel, group, ids, who=look.who),
+    )
+
+
+def remove(_page: object, look: Look, id: str) -> Plan | None:
+    """Remove a consumer that is gone and has nothing pending."""
+    channel, _slash, group = id.partition("/")
+    consumer = look.asked(CONSUMER)
+    known = {each.name: each for each in inspection.consumers(channel, group, server=look.server)}
+    if consumer not in known:
+        return None
+    text = _("Remove 1 consumer, %(consumer)s, from %(group)s on %(channel)s? It has %(pending)s pending.")
+    pending = show.number(known[consumer].pending)
+    return Plan(
+        title=_("Remove a consumer"),
+        question=text % {"consumer": consumer, "group": group, "channel": channel, "pending": pending},
+        button=_("Yes, remove it"),
+        count=1,
+        object_id=id,
+        object_repr=f"{channel} · {group} · {consumer}",
+        is_dangerous=True,
+        run=lambda note: inspection.remove_consumer(channel, group, consumer),
+    )
+
+
+def move(_page: object, look: Look, id: str) -> Plan | None:
+    """Let a group go on from another entry; what is typed is the group's name, what is noted the entry id."""
+    channel, _slash, group = id.partition("/")
+    known = {each.name: each for each in inspection.groups(channel, server=look.server)}
+    if group not in known:
+        return None
+    text = _("Let %(group)s on %(channel)s go on from another entry? It stands at %(last)s now.")
+
+    def run(to: str) -> Done | None:
+        inspection.move_group(channel, group, to)
+        return None
+
+    return Plan(
+        title=_("Set position"),
+        question=text % {"group": group, "channel": channel, "last": show.text(known[group].last_id)},
+        button=_("Yes, set it"),
+        count=1,
+        typed=group,
+        asks=_("Entry id to go on behind: 0 for everything, $ for nothing that is there"),
+        warning=_("Backward, entries are run again; forward, those between are never run, and no dead letters tell."),
+        object_id=id,
+        object_repr=f"{channel} · {group}",
+        is_dangerous=True,
+        run=run,
+    )
+
+
+def _asked_for(look: Look, channel: str, group: str) -> list[str]:
+    """The chosen entries; before any are, those of the consumer that is named, or all."""
+    if look.request.method == "POST" or look.request.GET.getlist("select"):
+        return chosen(look)
+    consumer = look.asked(CONSUMER)
+    entries = inspection.pending(channel, group, limit=MOST, server=look.server)
+    return [entry.entry_id for entry in entries if consumer in ("", entry.consumer)]

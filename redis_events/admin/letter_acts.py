@@ -1,0 +1,154 @@
+"""What can be done about dead letters: let them run again, or delete them for good. One, some, or all of one error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from django.contrib.admin.models import CHANGE, DELETION
+from django.db import connections
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import held, inspection
+from ..exceptions import ActError
+from ..inspection import Done, ErrorGroup
+from ..models import DeadLetter
+from . import show
+from .acts import Plan, bound, chosen
+from .look import Look
+
+MOST_ERRORS = 10_000
+Perform = Callable[..., Done]
+
+
+def find_group(fingerprint: str, using: str) -> ErrorGroup | None:
+    """One error's dead letters, counted. Raises django.db.Error."""
+    groups = inspection.errors(limit=MOST_ERRORS)
+    return next((each for each in groups if each.fingerprint == fingerprint and using in ("", each.using)), None)
+
+
+def replay(_page: object, look: Look, _id: str) -> Plan | None:
+    """Let the receivers of dead letters run again."""
+    of_what = _meant(look)
+    if of_what is None:
+        return None
+    question = ngettext(
+        "Let the receiver of %(count)s dead letter run again?",
+        "Let the receivers of %(count)s dead letters run again?",
+        of_what.count,
+    )
+    button = ngettext("Yes, replay %(count)s dead letter", "Yes, replay %(count)s dead letters", of_what.count)
+    return of_what.plan(
+        title=_("Replay dead letters"),
+        question=question,
+        button=button,
+        warning=_("A receiver that is not `once` has its effect again, also what it did before it failed."),
+        perform=inspection.replay,
+    )
+
+
+def discard(_page: object, look: Look, _id: str) -> Plan | None:
+    """Delete dead letters for good."""
+    of_what = _meant(look)
+    if of_what is None:
+        return None
+    question = ngettext(
+        "Delete %(count)s dead letter for good?", "Delete %(count)s dead letters for good?", of_what.count
+    )
+    button = ngettext("Yes, discard %(count)s dead letter", "Yes, discard %(count)s dead letters", of_what.count)
+    return of_what.plan(
+        title=_("Discard dead letters"),
+        question=question,
+        button=button,
+        warning=_("They cannot be replayed any more. The events stay in their streams for as long as those keep them."),
+        perform=inspection.discard,
+        is_discard=True,
+    )
+
+
+class Meant:
+    """The dead letters an act is about: some by their ids, or all of one error that were there when it was counted."""
+
+    def __init__(self, *, count: int, using: str, name: str, items: Sequence[str]) -> None:
+        self.count = count
+        self.using = using
+        self.name = name
+        self.items = items
+        self.ids: Sequence[str] = ()
+        self.fingerprint = ""
+        self.until: int | None = None
+
+    def plan(
+        self, *, title: str, question: str, button: str, warning: str, perform: Perform, is_discard: bool = False
+    ) -> Plan:
+        """The confirmation's words, and the call that makes them true."""
+        count = {"count": show.number(self.count)}
+        keys = [id.partition(":")[2] for id in self.ids]
+        run = partial(perform, ids=keys, fingerprint=self.fingerprint, using=self.using, until=self.until)
+        return Plan(
+            title=title,
+            question=question % count,
+            button=button % count,
+            warning=warning,
+            count=self.count,
+            ids=self.ids,
+            until=self.until,
+            items=self.items,
+            object_id=self.ids[0] if len(self.ids) == 1 else "",
+            object_repr=self.name,
+            asks=_("Note, for the log") if is_discard else "",
+            is_dangerous=is_discard,
+            run=lambda note: run(),
+            flag=DELETION if is_discard else CHANGE,
+        )
+
+
+def _meant(look: Look) -> Meant | None:
+    ids = chosen(look)
+    if ids:
+        return _some(ids)
+    fingerprint = look.asked("fingerprint")
+    return _all_of(look, fingerprint) if fingerprint else None
+
+
+def _some(ids: Sequence[str]) -> Meant | None:
+    """Those of one database that are still dead: the page they were selected on is one of one database."""
+    using = ids[0].partition(":")[0]
+    keys = [
+        key
+        for alias, _colon, key in (id.partition(":") for id in ids)
+        if alias == using and key.isascii() and key.isdecimal()
+    ]
+    if len(keys) < len(ids):
+        raise ActError(_("These ids are none of dead letters of one database."))
+    letters = _rows(using, keys)
+    if not letters:
+        return None
+    meant = Meant(
+        count=len(letters),
+        using=using,
+        name=letters[0].exception or letters[0].event_id,
+        items=[f"{each.type or each.channel} {each.key} {each.event_id} → {each.receiver}" for each in letters],
+    )
+    meant.ids = [f"{using}:{each.pk}" for each in letters]
+    return meant
+
+
+def _all_of(look: Look, fingerprint: str) -> Meant | None:
+    group = find_group(fingerprint, look.asked("using"))
+    if group is None:
+        return None
+    until = bound(look) if look.request.method == "POST" else group.sample
+    if until is None:
+        return None
+    meant = Meant(count=group.count, using=group.using, name=f"{group.exception} {group.receiver}", items=[])
+    meant.fingerprint, meant.until = fingerprint, until
+    return meant
+
+
+def _rows(using: str, keys: Sequence[str]) -> list[DeadLetter]:
+    if using not in connections.settings:
+        return []
+    rows = DeadLetter.objects.using(using).filter(held.ours(), pk__in=[int(key) for key in keys if len(key) < 19])
+    return list(rows.defer("raw", "traceback").order_by("pk"))

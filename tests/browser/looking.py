@@ -118,9 +118,14 @@ class Tab:
 
 def _complaint(violation: dict[str, Any], node: dict[str, Any]) -> str:
     """A contrast is told by its colours, anything else by its selector: both are the same wherever stock has them."""
-    data = next((check["data"] for check in node["any"] if check["id"] == "color-contrast"), None)
-    where = f"{data['fgColor']} on {data['bgColor']}" if data else " ".join(map(str, node["target"]))
-    return f"{violation['id']}: {where}"
+    colours = next(filter(None, map(_colours, node["any"])), None)
+    return f"{violation['id']}: {colours or ' '.join(map(str, node['target']))}"
+
+
+def _colours(check: dict[str, Any]) -> str:
+    data = check["data"] if isinstance(check["data"], dict) else {}
+    names = ("fgColor", "bgColor") if "fgColor" in data else ("nodeColor", "parentColor")
+    return " on ".join(str(data[name]) for name in names if name in data)
 
 
 def log_in(browser: Browser, address: str, *, user: str) -> Any:

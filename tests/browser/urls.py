@@ -3,6 +3,11 @@ from django.contrib import admin
 from django.urls import path
 from django.views.static import serve
 
+from tests.testapp.models import Unpublished
+
+if not admin.site.is_registered(Unpublished):
+    admin.site.register(Unpublished)  # a plain ModelAdmin: what the pages of Django's own look like
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("static/<path:path>", serve, {"document_root": settings.STATIC_ROOT}),

@@ -65,10 +65,13 @@ def unsent() -> None:
 
 
 def people() -> None:
-    """Somebody who may do everything, and somebody who may only look."""
+    """Somebody who may do everything, and a row of somebody else's app."""
     from django.contrib.auth.models import User
 
+    from tests.testapp.models import Unpublished
+
     User.objects.create_superuser("ada", "ada@example.com", "ada")
+    Unpublished.objects.create(name="a" * 20)
 
 
 if __name__ == "__main__":

@@ -120,5 +120,12 @@ class NotHere(RedisEventsError):
         return "waiting for a listener that has this receiver"
 
 
+class ReceiverPaused(RedisEventsError):
+    """Recorded when a listener holds an event for a receiver that somebody has paused."""
+
+    def __str__(self) -> str:
+        return "its receiver is paused; it is due when that is resumed"
+
+
 class ProcessDied(RedisEventsError):
     """Recorded when an event has ended its process MAX_DELIVERIES times."""

@@ -6,18 +6,22 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from .conf import conf, glob
 from .registry import Receiver
-from .transports.client import ErrorReply, Wire, refused
+from .transports.client import Command, ErrorReply, Wire, refused
 
 ALIVE = 6
 """Seconds a heartbeat lasts: a dead listener's work is taken over within 10."""
+PATIENCE = 60
+"""Seconds a listener has to see that it is asked to stop."""
+_MEMORY = Path("/proc/self/statm")
 
 
 class Announced(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +35,10 @@ class Announced(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """What a listener says of itself. ``started`` is in seconds since 1970."""
+    """What a listener says of itself. ``started`` is in seconds since 1970.
+
+    Other releases read it too: what is new has a default, and what they do not know they ignore.
+    """
 
     id: str
     service: str
@@ -41,7 +48,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     receivers: tuple[Announced, ...]
     in_flight: int | None = None
+    """Deliveries in hand."""
     memory: int | None = None
+    """Bytes of it that are in memory, None where the system does not say."""
 
     def groups(self, channel: str) -> set[str]:
         """The consumer groups it serves on a channel."""
@@ -59,8 +68,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=own_id.cache_clear)
 
 
-def card(receivers: Sequence[Receiver], *, version: str) -> Card:
-    """This process's card."""
+def card(receivers: Sequence[Receiver], *, version: str, started: float | None = None) -> Card:
+    """This process's card. ``started`` is in seconds since 1970, without it now."""
     announced = (
         Announced(name=each.name, channel=each.channel, types=each.types, group=each.group, using=each.using)
         for each in receivers
@@ -71,9 +80,21 @@ def card(receivers: Sequence[Receiver], *, version: str) -> Card:
         host=socket.gethostname(),
         pid=os.getpid(),
         version=version,
-        started=time.time(),
+        started=time.time() if started is None else started,
         receivers=tuple(announced),
     )
+
+
+def as_it_is_now(own: Card, *, in_flight: int) -> Card:
+    """A card with what changes from beat to beat."""
+    return msgspec.structs.replace(own, in_flight=in_flight, memory=_memory())
+
+
+def _memory() -> int | None:
+    try:
+        return int(_MEMORY.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def key(id: str) -> str:
@@ -81,26 +102,29 @@ def key(id: str) -> str:
     return conf.redis_name(f"redis-events:listeners:{id}")
 
 
-def stop_key(id: str) -> str:
-    """The key by which a listener is asked to stop."""
-    return conf.redis_name(f"redis-events:stop:{id}")
-
-
 def index() -> str:
     """The sorted set of the listeners there were, by their last beat."""
     return conf.redis_name("redis-events:listeners")
 
 
-def beat(wire: Wire, own: Card) -> None:
-    """Say that this listener is alive. Raises TransportError, Refused where nobody will see it."""
-    card_key = key(own.id)
-    told, _, lives_on = wire.call(
+def beat(
+    wire: Wire, own: Card, *, also: Sequence[Command] = (), hear: Callable[[Sequence[Any]], None] | None = None
+) -> None:
+    """Say that this listener is alive. Raises TransportError, Refused where nobody will see it.
+
+    ``also`` goes in the same round trip; ``hear`` gets the replies to it, before anything is raised for a refusal.
+    """
+    name = key(own.id)
+    told, _, lives_on, *others = wire.call(
         [
-            ("SET", card_key, msgspec.json.encode(own), "EX", ALIVE),
+            ("SET", name, msgspec.json.encode(own), "EX", ALIVE),
             ("ZADD", index(), int(time.time()), own.id),
-            ("EXPIRE", card_key, ALIVE),  # a server out of memory refuses the two others, not this
+            ("EXPIRE", name, ALIVE),  # a server out of memory refuses the two others, not this
+            *also,
         ]
     )
+    if hear:
+        hear(others)
     if lives_on != 1:
         raise refused(wire.location, str(told))
 
@@ -108,6 +132,20 @@ def beat(wire: Wire, own: Card) -> None:
 def retire(wire: Wire, own: Card) -> None:
     """Say that this listener is gone: its work may be taken over at once."""
     wire.call([("DEL", key(own.id)), ("ZREM", index(), own.id)])
+
+
+def stop(id: str, *, who: str) -> Command:
+    """What asks a listener to stop, as SIGTERM would."""
+    return ("SET", _stop_key(id), who, "EX", PATIENCE)
+
+
+def asked_to_stop(id: str) -> Command:
+    """What asks whether a listener was asked to stop; the reply says by whom."""
+    return ("GET", _stop_key(id))
+
+
+def _stop_key(id: str) -> str:
+    return conf.redis_name(f"redis-events:stop:{id}")
 
 
 def alive(wire: Wire, ids: Sequence[str]) -> set[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from django.db import Error, connections, router
+from django.db import Error, connections, router, transaction
 from django.db.models import Min, Q, QuerySet
 
 from .conf import conf
@@ -45,6 +45,8 @@ class Failure:
     attempt: int
     raw: bytes
     using: str
+    is_parked: bool = False
+    """Whether it waits for its receiver to be resumed, whenever that is."""
 
 
 def hold(failures: Iterable[Failure]) -> None:
@@ -82,7 +84,10 @@ def _row(failure: Failure) -> HeldDelivery:
         raw=failure.raw if failure.receiver else failure.raw[:MOST_BYTES],
         created_at=moment,
     )
-    return _judged(row, failure.verdict, failure.error, attempt=failure.attempt, raw=failure.raw)
+    _judged(row, failure.verdict, failure.error, attempt=failure.attempt, raw=failure.raw)
+    if failure.is_parked:
+        row.state, row.due = State.PARKED, None
+    return row
 
 
 def _judged(
@@ -205,6 +210,24 @@ def finish(row: HeldDelivery, verdict: Verdict, error: BaseException | None, *, 
     still_ours = HeldDelivery.objects.using(using).filter(pk=row.pk, state=State.WAITING, due=row.due)
     _judged(row, verdict, error, attempt=row.attempt)
     still_ours.update(**{name: getattr(row, name) for name in JUDGED})
+
+
+def unpark(receivers: Sequence[str], *, using: str, limit: int) -> int:
+    """Make so many parked rows of these receivers of this service due now; how many that were.
+
+    What another listener is about to do is left to it: two updates of the same rows may wait for each other.
+    """
+    rows = HeldDelivery.objects.using(using).filter(ours(), state=State.PARKED)
+    parked = rows.filter(receiver__in=receivers)
+    if not connections[using].features.has_select_for_update_skip_locked:  # SQLite: one writes at a time
+        return _unpark(rows, parked[:limit])
+    with transaction.atomic(using=using):
+        return _unpark(rows, parked.select_for_update(skip_locked=True)[:limit])
+
+
+def _unpark(rows: QuerySet[HeldDelivery], chosen: QuerySet[HeldDelivery]) -> int:
+    ids = list(chosen.values_list("pk", flat=True))
+    return rows.filter(pk__in=ids).update(state=State.WAITING, due=now()) if ids else 0
 
 
 def next_due(receivers: Sequence[str], *, using: str) -> datetime | None:

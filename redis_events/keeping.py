@@ -5,18 +5,22 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from django.db import Error, close_old_connections, connections
 
-from . import announcements, heartbeat
+from . import announcements, heartbeat, pauses
 from .conf import conf
 from .exceptions import Refused, TransportError
 from .heartbeat import Announced, Card
+from .pauses import Pause
 from .registry import Receiver
+from .tally import Tally
 from .transports.base import Transport
-from .transports.client import Wire
+from .transports.client import ErrorReply, Wire
+from .wording import one_line
 
 logger = logging.getLogger("redis_events.listen")
 
@@ -25,11 +29,13 @@ BEAT = 1.0
 RECORD = 2.0
 """Seconds between two looks at how far everything is settled, at most."""
 ANNOUNCE_EVERY = 10.0
+NO_HEARTBEAT = "no heartbeat, others will take over what this listener has in hand"
 
 
 class Keeper:
-    """Beats, keeps what the transports have in hand, and learns what other listeners have. No database in here: one
-    that hangs would make a dead listener of a living one.
+    """Beats, keeps what the transports have in hand, tells what was counted, and learns what other listeners have,
+    what is paused and whether somebody wants this one to stop. No database in here: one that hangs would make a dead
+    listener of a living one.
     """
 
     def __init__(
@@ -38,14 +44,25 @@ class Keeper:
         transports: Sequence[Transport],
         *,
         note: Callable[[list[Receiver]], None],
+        note_paused: Callable[[frozenset[str]], None] = lambda names: None,
+        leave: Callable[[], None] = lambda: None,
+        in_flight: Callable[[], int] = lambda: 0,
+        tally: Tally | None = None,
     ) -> None:
         self.own = own
         self._transports = transports
         self._note = note
+        self._note_paused = note_paused
+        self._leave = leave
+        self._in_flight = in_flight
+        self._tally = tally or Tally()
         self._wire: Wire | None = None
         self._stopping = threading.Event()
         self._next_announcement = 0.0
-        self._refusal = ""
+        self._paused: frozenset[str] = frozenset()
+        self._is_asked = False
+        """Whether it has passed on that somebody wants this listener to stop."""
+        self._refusals: dict[str, str] = {}
 
     def run(self) -> None:
         """Beat once a second until ``stop``; then say good-bye."""
@@ -60,42 +77,81 @@ class Keeper:
     def beat(self) -> bool:
         """Once round; whether other listeners of our service are alive. The listener tells of trouble with Redis."""
         try:
+            return self.begin()
+        except TransportError:
+            return False
+
+    def begin(self) -> bool:
+        """The first ``beat``. Raises TransportError: what is paused must be known before anything is run."""
+        try:
             others = self._beat()
             for transport in self._transports:
                 transport.keep()
         except Refused as error:
-            self._note_refusal(str(error))
+            self._complain(NO_HEARTBEAT, str(error))
             self._drop_wire()
             return False
         except TransportError:
             self._drop_wire()
-            return False
+            raise
         return any(card.service == self.own.service for card in others)
 
     def _beat(self) -> list[Card]:
         self._wire = self._wire or Wire(conf.LOCATION, timeout=1.0)
         self._announce(self._wire)
-        heartbeat.beat(self._wire, self.own)
-        self._refusal = ""
+        own = heartbeat.as_it_is_now(self.own, in_flight=self._in_flight())
+        also = [pauses.asked(), heartbeat.asked_to_stop(own.id), *self._tally.commands()]
+        heartbeat.beat(self._wire, own, also=also, hear=self._hear)
+        self._complain(NO_HEARTBEAT, "")
         others = [card for card in heartbeat.cards(self._wire) if card.id != self.own.id]
         same = [card for card in others if card.service == self.own.service]
         self._note([_receiver(each) for card in same for each in card.receivers])
         return others
 
     def _announce(self, wire: Wire) -> None:
-        """Again and again: the server may have lost everything."""
+        """Again and again: the server may have lost everything. And look which streams there are to be counted."""
         if time.monotonic() >= self._next_announcement:
             self._next_announcement = time.monotonic() + ANNOUNCE_EVERY
             wire.call(announcements.commands())
+            announced = announcements.read(wire)
+            patterns = {each.channel for each in self.own.receivers}
+            found = (announcements.stream_channels(pattern, announced) for pattern in patterns)
+            self._tally.watch(sorted({channel for channels in found for channel in channels}))
 
-    def _note_refusal(self, why: str) -> None:
-        if not self._refusal:
-            logger.error("no heartbeat, others will take over what this listener has in hand: %s", why)
-        self._refusal = why
+    def _hear(self, answers: Sequence[Any]) -> None:
+        """What came with the heartbeat."""
+        paused, asked, *told = answers
+        found = pauses.of_service(paused, self.own.service)
+        if found is not None:
+            self._learn_paused(found)
+        self._complain("nobody can say what is paused", str(paused) if isinstance(paused, ErrorReply) else "")
+        self._complain("statistics are not kept", self._tally.heard(told))
+        if isinstance(asked, bytes) and not self._is_asked:
+            self._is_asked = True
+            logger.warning("asked to stop by %s", one_line(asked.decode(errors="replace")))
+            self._leave()
+
+    def _learn_paused(self, found: Mapping[str, Pause]) -> None:
+        names = frozenset(each.name for each in self.own.receivers if each.name in found)
+        for name in sorted(names - self._paused):
+            who, parked = one_line(found[name].by) or "somebody", "what comes by a stream is parked"
+            logger.warning("%s was paused by %s: until it is resumed, %s", one_line(name), who, parked)
+        for name in sorted(self._paused - names):
+            logger.warning("%s was resumed", one_line(name))
+        self._paused = names
+        self._note_paused(names)
+
+    def _complain(self, what: str, why: str) -> None:
+        """One line when it begins, and no other until it is over. ``why`` is empty when it is."""
+        if why and not self._refusals.get(what):
+            logger.error("%s: %s", what, why)
+        self._refusals[what] = why
 
     def _retire(self) -> None:
+        """Good-bye, and the last that was counted."""
         try:
             if self._wire:
+                self._tally.heard(self._wire.call(self._tally.commands()))
                 heartbeat.retire(self._wire, self.own)
         except TransportError:
             logger.debug("no good-bye: the server is away")

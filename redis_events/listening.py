@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
@@ -34,11 +34,13 @@ from .runner import (
     identity,
     is_stranded,
     log_failure,
+    parked,
     poisonous,
     postponed,
     quarantine,
 )
 from .signals import event_settled, gap_detected
+from .tally import Tally
 from .transports.base import Delivery, Subscription, Transport
 from .wording import counted, one_line
 
@@ -63,7 +65,7 @@ class Interrupted(Exception):
 class Listener:
     """Receives from one transport and runs this project's receivers for it, until stopped."""
 
-    def __init__(self, transport: Transport, receivers: Sequence[Receiver]) -> None:
+    def __init__(self, transport: Transport, receivers: Sequence[Receiver], *, tally: Tally | None = None) -> None:
         self.transport = transport
         self.receivers = tuple(receivers)
         self.subscriptions = _subscriptions(transport, receivers)
@@ -72,6 +74,7 @@ class Listener:
         self.counts: Counter[Outcome] = Counter()
         """Runs by outcome since the start."""
         self.in_flight = 0
+        self._tally = tally
         self._tables = _tables(transport, receivers)
         self._async = AsyncRunner()
         self._is_plain = not any(each.is_async or each.once for each in receivers)
@@ -82,6 +85,7 @@ class Listener:
         self._once = OnceRunner(self._stopping)
         self._can_hold = True
         self._absent: dict[str, Table] = {}
+        self._paused: frozenset[str] = frozenset()
         self._next_care = 0.0
 
     # -------------------------------------------------------------- the loop
@@ -111,6 +115,10 @@ class Listener:
         own = set(map(_announcement, self.receivers))
         absent = {_announcement(each): each for each in announced if _announcement(each) not in own}.values()
         self._absent = _tables(self.transport, absent) if self.transport.grouped else {}
+
+    def note_paused(self, names: Collection[str]) -> None:
+        """Learn which receivers are paused: they are not run from the next batch on. Safe in any thread."""
+        self._paused = frozenset(each.name for each in self.receivers if each.name in names)
 
     def stop(self) -> None:
         """End ``run`` after the batch in hand. Safe in any thread."""
@@ -190,6 +198,9 @@ class Listener:
                     failures += self._postponed(document, delivery)
         _log_unreadable(unreadable)
         failures += [quarantine(*each) for each in unreadable]
+        if self._paused:
+            runs, paused = self._without_paused(runs)
+            failures += paused
         return self._sorted_out(runs, failures)
 
     def _postponed(self, document: Document, delivery: Delivery) -> list[Failure]:
@@ -197,6 +208,13 @@ class Listener:
         own = {receiver.name for receiver in self._tables[delivery.group].match(*where)}
         absent = [receiver for receiver in self._absent[delivery.group].match(*where) if receiver.name not in own]
         return [postponed(Run(receiver, document, delivery, attempt=0)) for receiver in absent]
+
+    def _without_paused(self, runs: Sequence[Run]) -> tuple[list[Run], list[Failure]]:
+        """Runs without those of paused receivers, and what is parked instead: nothing where it is now or never."""
+        names = self._paused
+        paused = [run for run in runs if run.receiver.name in names]
+        going_on = [run for run in runs if run.receiver.name not in names]
+        return going_on, [parked(run) for run in paused] if self.transport.durable else []
 
     def _sorted_out(self, runs: list[Run], failures: list[Failure]) -> tuple[list[Run], list[Failure]]:
         """Of repeated deliveries, the receivers that have their held row are done with; poison is not run again."""
@@ -294,6 +312,8 @@ class Listener:
         for result in failed:
             self.counts[result.verdict.outcome] += 1
             log_failure(result)
+        if self._tally:
+            self._tally.note(results, failed=failed, settled=deliveries)
         if event_settled.receivers:
             event_settled.send_robust(Listener, results=results)
 

@@ -42,10 +42,10 @@ def decode(answer: Any) -> Mapping[tuple[str, str], Pause] | None:
     return dict(zip(services_and_receivers, map(_read, answer[1::2]), strict=True))
 
 
-def of_service(answer: Any, service: str) -> frozenset[str] | None:
-    """The names of a service's paused receivers; None when the server did not say."""
+def of_service(answer: Any, service: str) -> dict[str, Pause] | None:
+    """A service's pauses by receiver; None when the server did not say."""
     found = decode(answer)
-    return None if found is None else frozenset(receiver for of, receiver in found if of == service)
+    return None if found is None else {receiver: each for (of, receiver), each in found.items() if of == service}
 
 
 def _read(value: bytes) -> Pause:

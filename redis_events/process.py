@@ -31,6 +31,7 @@ from .relaying import Relay
 from .retry import backoff
 from .retrying import Retrier
 from .routing import create, is_memory, listening_plan
+from .tally import Tally
 from .threads import Threads
 from .transports.client import Waiter, Wire
 
@@ -108,7 +109,9 @@ class Process:
         self._relay: Relay | None = None
         self._elsewhere: set[str] = set()
         """The receivers that other listeners of this service have."""
+        self._tally: Tally | None = None
         self._began = time.monotonic()
+        self._started = time.time()
 
     def run(self) -> Exit:
         with self._signals_caught():
@@ -121,11 +124,7 @@ class Process:
                 self._plan(announced)
                 if self._lacks_tables(announced):
                     return Exit.NOT_READY
-                self._relay = self._make_relay()
-                for listener in self.listeners:
-                    self._patiently(listener.connect)
-                if self._relay:
-                    self._patiently(self._relay.connect)
+                has_company = self._connect()
             except TransportError as error:
                 if self._signals:
                     return Exit.OK
@@ -133,7 +132,7 @@ class Process:
                 return Exit.UNREACHABLE
             if self._signals:
                 return Exit.OK
-            self._start(announced)
+            self._start(announced, has_company)
             code = self._watch()
             return self._stop(code)
 
@@ -169,7 +168,8 @@ class Process:
 
     def _plan(self, announced: Sequence[Announcement]) -> None:
         plan = listening_plan(self.receivers, announced)
-        self.listeners = [Listener(create(name), receivers) for name, receivers in plan.items()]
+        self._tally = None if is_memory() else Tally()
+        self.listeners = [Listener(create(name), each, tally=self._tally) for name, each in plan.items()]
 
     def _lacks_tables(self, announced: Sequence[Announcement]) -> bool:
         lacking = readiness.missing(self.receivers, announced)
@@ -177,10 +177,19 @@ class Process:
             self.console.not_ready(lacking)
         return bool(lacking)
 
-    def _start(self, announced: Sequence[Announcement]) -> None:
+    def _connect(self) -> bool:
+        """Make and connect everything; whether other listeners of this service are alive. Raises TransportError."""
+        self._relay = self._make_relay()
+        for listener in self.listeners:
+            self._patiently(listener.connect)
+        if self._relay:
+            self._patiently(self._relay.connect)
         self._retrier = self._make_retrier() if self.receivers else None
         self._keeper = self._make_keeper() if self.receivers else None
-        if self._keeper and self._keeper.beat() and not self.options.drain:
+        return bool(self._keeper and not self._signals and self._patiently(self._keeper.begin))
+
+    def _start(self, announced: Sequence[Announcement], has_company: bool) -> None:
+        if has_company and not self.options.drain:
             # Other listeners of this service write rows for receivers only we have, once they have seen us.
             self._bell.wait(2 * max(conf.POLL, BEAT))
         self._say_ready(announced)
@@ -232,8 +241,15 @@ class Process:
     def _make_keeper(self) -> Keeper | None:
         if is_memory():
             return None
-        transports = [listener.transport for listener in self.listeners]
-        return Keeper(heartbeat.card(self.receivers, version=__version__), transports, note=self._note)
+        return Keeper(
+            heartbeat.card(self.receivers, version=__version__, started=self._started),
+            [listener.transport for listener in self.listeners],
+            note=self._note,
+            note_paused=self._note_paused,
+            leave=partial(self._on_signal, signal.SIGTERM, None),
+            in_flight=self._in_flight,
+            tally=self._tally,
+        )
 
     def _make_recorder(self) -> Recorder:
         renew = self._retrier.keep if self._retrier else (lambda: None)
@@ -247,14 +263,23 @@ class Process:
         for listener in self.listeners:
             listener.note_announced(announced)
 
+    def _note_paused(self, names: frozenset[str]) -> None:
+        for listener in self.listeners:
+            listener.note_paused(names)
+        if self._retrier:
+            self._retrier.note_paused(names)
+
+    def _in_flight(self) -> int:
+        return sum(listener.in_flight for listener in self.listeners)
+
     def _make_retrier(self) -> Retrier | None:
         receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
         try:
             if held.has_table(using=held.default_alias()):
-                return Retrier(receivers)
+                return Retrier(receivers, tally=self._tally)
         except Error as error:
             self.console.warn(f"failures cannot be kept until the database is back: {held.complaint(error)}")
-            return Retrier(receivers)
+            return Retrier(receivers, tally=self._tally)
         self.console.warn("the tables of redis_events are missing: run `manage.py migrate`. Failures are only logged.")
         return None
 
@@ -302,8 +327,7 @@ class Process:
         Nobody waits for a receiver that has outrun its timeout.
         """
         heard = len(self._signals)  # before anybody reads that we stop, and signals again
-        in_flight = sum(listener.in_flight for listener in self.listeners)
-        self.console.stopping(in_flight)
+        self.console.stopping(self._in_flight())
         for listener in self.listeners:
             listener.stop()
         if self._retrier:
@@ -313,7 +337,7 @@ class Process:
         deadline = time.monotonic() + conf.GRACE
         while self._are_working() and len(self._signals) <= heard and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
-        abandoned = sum(listener.in_flight for listener in self.listeners) if self._threads.are_alive else 0
+        abandoned = self._in_flight() if self._threads.are_alive else 0
         self._say_goodbye()
         self.console.stopped(self.listeners, abandoned, relayed=self._relay.relayed if self._relay else 0)
         if code is Exit.RECYCLE and deadlines.overdue():

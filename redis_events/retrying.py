@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from django.db import Error, close_old_connections, connections
@@ -20,15 +21,23 @@ from .registry import Receiver
 from .retry import DEAD, DONE, default_retry
 from .runner import AsyncRunner, Result, Run, call_all, is_stranded, log_failure
 from .signals import event_settled
+from .tally import Tally
 from .transports.base import Delivery
 
 logger = logging.getLogger("redis_events.listen")
+
+UNPARK = 5.0
+"""Seconds between two looks for parked deliveries of receivers that are not paused: a listener that learned of the
+resuming late may have parked one more.
+"""
+PAGE = 500
+"""Parked deliveries made due in one statement."""
 
 
 class Retrier:
     """Polls the held deliveries of this process's receivers and runs those that are due."""
 
-    def __init__(self, receivers: Sequence[Receiver]) -> None:
+    def __init__(self, receivers: Sequence[Receiver], *, tally: Tally | None = None) -> None:
         self._receivers = {receiver.name: receiver for receiver in receivers}
         self._aliases = held.aliases(receivers)
         self._async = AsyncRunner()
@@ -38,6 +47,19 @@ class Retrier:
         self._running: tuple[HeldDelivery, str] | None = None
         self._hand = threading.Lock()
         self._stranded: list[tuple[HeldDelivery, str]] = []
+        self._tally = tally
+        self._paused: frozenset[str] = frozenset()
+        self._next_unpark: dict[str, float] = {}
+
+    def note_paused(self, names: Collection[str]) -> None:
+        """Learn which receivers are paused: their deliveries stay as they are until they are resumed.
+
+        Safe in any thread.
+        """
+        resumed = self._paused.difference(names)
+        self._paused = frozenset(names)
+        if resumed:
+            self._next_unpark.clear()
 
     def keep(self) -> None:
         """Keep the delivery that is being run; called by another thread. Raises django.db.Error."""
@@ -80,15 +102,28 @@ class Retrier:
         count = 0
         try:
             self._release_stranded(alias)
-            for row in held.due_rows(tuple(self._receivers), using=alias, limit=conf.BATCH):
+            self._unpark(alias)
+            for row in held.due_rows(self._unpaused(), using=alias, limit=conf.BATCH):
                 count += not self._stopping.is_set() and self._run_row(row, alias)
             self._away.discard(alias)
         except Error as error:
             self._log_away(alias, error)
         return count
 
+    def _unpark(self, alias: str) -> None:
+        """At the start, after a change and from time to time: what is parked for nothing becomes due."""
+        if time.monotonic() < self._next_unpark.get(alias, 0.0):
+            return
+        self._next_unpark[alias] = time.monotonic() + UNPARK  # first: of a change that comes now nothing is lost
+        if held.unpark(self._unpaused(), using=alias, limit=PAGE) == PAGE:
+            self._next_unpark[alias] = 0.0
+
+    def _unpaused(self) -> tuple[str, ...]:
+        paused = self._paused
+        return tuple(name for name in self._receivers if name not in paused)
+
     def _run_row(self, row: HeldDelivery, alias: str) -> bool:
-        if not held.claim(row, using=alias):
+        if row.receiver in self._paused or not held.claim(row, using=alias):
             return False
         self._running = row, alias
         result = self._result(row, alias)
@@ -101,6 +136,8 @@ class Retrier:
             held.finish(row, result.verdict, result.error, using=alias)
         if result.error:
             log_failure(result)
+        if self._tally:
+            self._tally.note([result], failed=[result] if result.error else [])
         event_settled.send_robust(Retrier, results=[result])
         return True
 
@@ -152,7 +189,7 @@ class Retrier:
 
     def _seconds_to_next(self, alias: str) -> float | None:
         try:
-            earliest = held.next_due(tuple(self._receivers), using=alias)
+            earliest = held.next_due(self._unpaused(), using=alias)
         except Error as error:
             self._log_away(alias, error)
             return None

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from .codec import Document
 from .conf import conf
 from .deadlines import Timed
 from .events import current_event, new_id
-from .exceptions import NotHere, ProcessDied, RedisEventsError, TransactionLeftOpen
+from .exceptions import NotHere, ProcessDied, ReceiverPaused, RedisEventsError, TransactionLeftOpen
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, Verdict, default_retry, judge
 from .transports.base import Delivery
@@ -255,6 +256,12 @@ def is_stranded(result: Result) -> bool:
 def postponed(run: Run) -> held.Failure:
     """A waiting row, due now, for a receiver that another release of this service has."""
     return failure(Result(run, Verdict(Outcome.RETRY), NotHere(), 0.0))
+
+
+def parked(run: Run) -> held.Failure:
+    """A row that is due when its receiver is resumed."""
+    paused = failure(Result(run, Verdict(Outcome.RETRY), ReceiverPaused(), 0.0))
+    return replace(paused, attempt=0, is_parked=True)
 
 
 def poisonous(run: Run) -> held.Failure:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 
@@ -135,3 +137,47 @@ def test_a_forked_process_is_somebody_else() -> None:
     os.close(write)
     assert theirs != mine == heartbeat.own_id()
     assert int(mine.split(":")[1]) == os.getpid() != int(theirs.split(":")[1])
+
+
+def test_a_card_of_another_release_is_read(wire: Wire, own: Card, client: redis.Redis) -> None:
+    heartbeat.beat(wire, own)
+    facts = msgspec.to_builtins(own)
+    older = {name: value for name, value in facts.items() if name not in ("in_flight", "memory")}
+    client.set(key(own.id), msgspec.json.encode(older))
+    assert heartbeat.cards(wire) == [own]
+    client.set(key(own.id), msgspec.json.encode({**facts, "memory": 5, "mood": {"good": True}}))
+    (newer,) = heartbeat.cards(wire)
+    assert (newer.memory, newer.in_flight, newer.receivers) == (5, None, own.receivers)
+
+
+def test_what_changes_is_fresh_and_the_rest_stays(own: Card) -> None:
+    now = heartbeat.as_it_is_now(own, in_flight=3)
+    assert (now.in_flight, now.started, now.receivers) == (3, own.started, own.receivers)
+    if Path("/proc/self/statm").exists():
+        assert now.memory
+        assert 5_000_000 < now.memory < 2**33
+    else:
+        assert now.memory is None
+
+
+def test_where_the_system_does_not_say_memory_is_unknown(own: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "_MEMORY", Path("/no/such/file"))
+    assert heartbeat.as_it_is_now(own, in_flight=0).memory is None
+
+
+def test_a_listener_has_a_minute_to_see_that_it_is_asked_to_stop(wire: Wire, own: Card, client: redis.Redis) -> None:
+    assert wire.call([heartbeat.asked_to_stop(own.id)]) == [None]
+    wire.call([heartbeat.stop(own.id, who="ann")])
+    assert wire.call([heartbeat.asked_to_stop(own.id), heartbeat.asked_to_stop("another")]) == [b"ann", None]
+    assert client.ttl(conf.redis_name(f"redis-events:stop:{own.id}")) == pytest.approx(60, abs=2)
+
+
+def test_what_goes_along_is_heard_before_a_refusal_is_raised(own: Card) -> None:
+    heard: list[Any] = []
+    with Server() as full, full.client() as client:
+        client.config_set("maxmemory", 1)
+        wire = Wire(full.url, timeout=1.0)
+        with pytest.raises(Refused, match="OOM"):
+            heartbeat.beat(wire, own, also=[("PING",), ("ECHO", "x")], hear=heard.extend)
+        wire.close()
+    assert heard == [b"PONG", b"x"]

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 from redis_events import held
 from redis_events.events import now
@@ -238,3 +238,45 @@ def test_a_failure_that_comes_too_late_brings_nothing_back(alias: str) -> None:
 
 def test_the_table_is_looked_for(alias: str) -> None:
     assert held.has_table(using=alias)
+
+
+# ------------------------------------------------------------------ parked
+
+
+def parked(using: str, *ids: str, **given: Any) -> None:
+    held.hold([failure(using, event_id=id, is_parked=True, attempt=0, group="shop", **given) for id in ids])
+
+
+def test_a_parked_row_has_no_time_and_is_seen(alias: str) -> None:
+    parked(alias, "1")
+    row = HeldDelivery.objects.using(alias).get()
+    assert (row.state, row.due, row.attempt) == (State.PARKED, None, 0)
+    assert held.due_rows(["billing.credit"], using=alias, limit=9) == []
+    assert held.next_due(["billing.credit"], using=alias) is None
+    assert held.seen([(alias, "shop", "1", "shop", "billing.credit")])
+
+
+def test_so_many_parked_rows_become_due_at_a_time(alias: str) -> None:
+    parked(alias, "1", "2", "3")
+    parked(alias, "4", receiver="billing.other")
+    counts = [held.unpark(["billing.credit"], using=alias, limit=2) for _ in range(3)]
+    assert counts == [2, 1, 0]
+    assert len(held.due_rows(["billing.credit", "billing.other"], using=alias, limit=9)) == 3
+    assert held.unpark([], using=alias, limit=2) == 0
+
+
+def test_what_another_listener_is_making_due_is_left_to_it(postgres_alias: str) -> None:
+    """Neither waits for the other, so they cannot wait for each other."""
+    parked(postgres_alias, "1", "2", "3")
+    counts: list[int] = []
+
+    def work() -> None:
+        counts.append(held.unpark(["billing.credit"], using=postgres_alias, limit=9))
+        connections[postgres_alias].close()
+
+    with transaction.atomic(using=postgres_alias):
+        assert held.unpark(["billing.credit"], using=postgres_alias, limit=2) == 2
+        other = threading.Thread(target=work)
+        other.start()
+        other.join(5)
+        assert counts == [1]

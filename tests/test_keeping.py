@@ -12,14 +12,17 @@ import pytest
 import redis
 from django.db import OperationalError
 
-from redis_events import heartbeat, keeping
+from redis_events import heartbeat, keeping, pauses, tally
 from redis_events.conf import conf
 from redis_events.exceptions import Unreachable
 from redis_events.keeping import Keeper, Recorder
 from redis_events.registry import Receiver
+from redis_events.retry import DONE
+from redis_events.runner import Result
+from redis_events.tally import Tally
 from redis_events.transports.client import Wire
 from redis_events.transports.memory import MemoryTransport
-from tests.listeners import receiver
+from tests.listeners import delivery, document, receiver, run
 from tests.processes import open_descriptors
 from tests.servers import Server, free_port, wait_for
 
@@ -155,6 +158,176 @@ def test_running_it_beats_and_stopping_it_says_good_bye(
     thread.join(5)
     assert not client.exists(key)
     assert client.zscore(conf.redis_name("redis-events:listeners"), keeper.own.id) is None
+
+
+# ------------------------------------------------------------------ what goes with a beat
+
+
+class Told:
+    """A keeper's process: what it was told."""
+
+    def __init__(self) -> None:
+        self.paused: list[frozenset[str]] = []
+        self.left = 0
+        self.tally = Tally()
+        self.keeper = Keeper(
+            heartbeat.card([receiver(mine)], version="1", started=12.5),
+            [],
+            note=lambda _: None,
+            note_paused=self.paused.append,
+            leave=self.leave,
+            in_flight=lambda: 7,
+            tally=self.tally,
+        )
+
+    def leave(self) -> None:
+        self.left += 1
+
+
+@pytest.fixture
+def told() -> Iterator[Told]:
+    told = Told()
+    yield told
+    told.keeper._drop_wire()
+
+
+def call(*commands: Any) -> list[Any]:
+    wire = Wire(conf.LOCATION, timeout=1.0)
+    answers = wire.call(commands)
+    wire.close()
+    return answers
+
+
+def pause(name: str, service: str = "shop") -> None:
+    call(pauses.pause(name, service=service, by="ann", at=1))
+
+
+def count_one(own: Tally) -> None:
+    own.note([Result(run(receiver(mine), document()), DONE, None, 0.1)], failed=[], settled=[delivery(b"")])
+
+
+def settled() -> int:
+    minutes = tally.last_minutes(2, at=time.time())
+    found = tally.read_minutes(minutes, answers=call(*tally.asked_minutes(minutes)))
+    return sum(each.settled.get("orders", 0) for each in found if each)
+
+
+def test_a_beat_tells_which_of_its_own_receivers_are_paused_and_says_each_change_once(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    pause("app.mine")
+    pause("app.theirs")
+    pause("app.mine", service="billing")
+    told.keeper.beat()
+    told.keeper.beat()
+    call(pauses.resume("app.mine", service="shop"))
+    told.keeper.beat()
+    assert told.paused == [{"app.mine"}, {"app.mine"}, frozenset()]
+    assert [line.partition(":")[0] for line in caplog.messages] == [
+        "app.mine was paused by ann",
+        "app.mine was resumed",
+    ]
+
+
+def test_what_is_paused_stays_so_while_nobody_can_say(
+    told: Told, client: redis.Redis, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pause("app.mine")
+    told.keeper.beat()
+    good = settings.REDIS_EVENTS
+    settings.REDIS_EVENTS = {**good, "LOCATION": f"redis://127.0.0.1:{free_port()}/0"}
+    told.keeper._drop_wire()
+    assert not told.keeper.beat()
+    settings.REDIS_EVENTS = good
+    client.set(conf.redis_name("redis-events:paused"), "x")
+    told.keeper.beat()
+    told.keeper.beat()
+    assert told.paused == [{"app.mine"}]
+    assert len([line for line in caplog.messages if line.startswith("nobody can say what is paused: WRONGTYPE")]) == 1
+
+
+def test_a_listener_does_not_begin_without_knowing_what_is_paused(told: Told, settings: Any) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": f"redis://127.0.0.1:{free_port()}/0"}
+    with pytest.raises(Unreachable):
+        told.keeper.begin()
+    assert told.paused == []
+
+
+def test_it_knows_what_is_paused_though_a_full_server_takes_no_heartbeat(settings: Any) -> None:
+    with Server() as full, full.client() as client:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": full.url, "CHANNELS": {}}
+        pause("app.mine")
+        client.config_set("maxmemory", 1)
+        told = Told()
+        told.keeper.begin()
+        assert told.paused == [{"app.mine"}]
+
+
+def test_a_listener_that_is_asked_to_stop_is_told_once_and_by_whom(
+    told: Told, caplog: pytest.LogCaptureFixture
+) -> None:
+    told.keeper.beat()
+    assert told.left == 0
+    call(heartbeat.stop(told.keeper.own.id, who="ann\nforged"))
+    told.keeper.beat()
+    told.keeper.beat()
+    assert told.left == 1, "a second signal would abandon what is in hand"
+    assert caplog.messages == ["asked to stop by ann forged"]
+
+
+def test_a_card_says_how_it_is_at_each_beat_and_when_it_began(told: Told, client: redis.Redis) -> None:
+    told.keeper.beat()
+    (card,) = heartbeat.cards(told.keeper._wire)  # type: ignore[arg-type]
+    assert (card.in_flight, card.started) == (7, 12.5)
+
+
+def test_what_was_counted_goes_with_the_beat(told: Told) -> None:
+    count_one(told.tally)
+    told.keeper.beat()
+    assert settled() == 1
+    told.keeper.beat()
+    assert settled() == 1
+
+
+def test_what_was_counted_last_goes_with_the_good_bye(told: Told) -> None:
+    told.keeper.beat()
+    count_one(told.tally)
+    told.keeper.stop()
+    told.keeper.run()
+    assert settled() == 1
+
+
+def test_statistics_that_are_refused_stop_no_heartbeat(
+    told: Told, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    for minute in tally.last_minutes(3, at=time.time() + 60):
+        client.set(conf.redis_name(f"redis-events:stats:{minute}"), "x")
+    for _ in range(2):
+        count_one(told.tally)
+        told.keeper.beat()
+    assert client.exists(conf.redis_name(f"redis-events:listeners:{told.keeper.own.id}"))
+    assert len([line for line in caplog.messages if line.startswith("statistics are not kept: WRONGTYPE")]) == 1
+
+
+def test_how_much_its_streams_ever_had_is_noted(told: Told, client: redis.Redis) -> None:
+    client.xadd(conf.redis_name("orders"), {"event": "x"})
+    told.keeper.beat()
+    told.keeper.beat()
+    minutes = tally.last_minutes(2, at=time.time())
+    found = tally.read_minutes(minutes, answers=call(*tally.asked_minutes(minutes)))
+    assert {"orders": 1} in [each.added for each in found if each]
+
+
+def test_all_this_costs_no_round_trip_more(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips: list[int] = []
+    call = Wire.call
+    monkeypatch.setattr(Wire, "call", lambda wire, commands: trips.append(len(commands)) or call(wire, commands))
+    told.keeper.beat()
+    first, trips[:] = len(trips), []
+    count_one(told.tally)
+    told.keeper.beat()
+    assert len(trips) == 3, "the heartbeat, the list of listeners, their cards"
+    assert first == 3 + 2, "and every ten seconds what is announced, told and read"
 
 
 # ------------------------------------------------------------------ what is kept in databases

@@ -438,3 +438,23 @@ def test_without_migrate_it_says_so_once_and_runs_receivers_all_the_same(
     assert "Traceback" not in process.output
     process.terminate()
     assert process.wait(10) == 0
+
+
+# ------------------------------------------------------------------ asked through Redis
+
+
+def test_a_listener_asked_to_stop_through_redis_says_by_whom_finishes_and_exits_0(
+    listen: Start, say: Callable[..., int], service: Project, server: Server, prefix: str
+) -> None:
+    process, other = listen(), listen()
+    say("slow", "2.5")
+    wait_until_heard(service, "began", "began")
+    with server.client() as client:
+        ids = [id.decode() for id in client.zrange(f"{prefix}:redis-events:listeners", 0, -1)]
+        (id,) = [id for id in ids if id.split(":")[1] == str(process.pid)]
+        client.set(f"{prefix}:redis-events:stop:{id}", "ann", ex=60)
+    assert process.wait(15) == 0
+    assert process.find("asked to stop by ann")
+    assert process.find("stopping: 1 in flight")
+    assert process.find("0 abandoned"), "it is asked at each beat and heard once: a second signal would abandon"
+    assert other.returncode is None

@@ -15,11 +15,14 @@ from django.db import DatabaseError, connection, transaction
 from django.db.backends.signals import connection_created
 
 from redis_events import Event, Reject, Retry, RetryLater, event_settled, gap_detected, held, listening, publish
+from redis_events.conf import conf
 from redis_events.listening import Listener
 from redis_events.models import DeadLetter, HeldDelivery
 from redis_events.registry import Receiver
 from redis_events.retry import Outcome
 from redis_events.runner import Result
+from redis_events.tally import Tally
+from redis_events.transports.base import Delivery
 from redis_events.transports.memory import MemoryTransport
 from redis_events.transports.pubsub import PubSubTransport
 from tests.listeners import delivery, document, listener, receiver
@@ -160,6 +163,91 @@ def test_a_watcher_that_raises_changes_no_outcome() -> None:
         event_settled.disconnect(broken)
     assert [result.verdict.outcome for result in seen[0]] == [Outcome.DEAD, Outcome.DONE]
     assert held_rows() == [("app.fail", State.DEAD)]
+
+
+# ------------------------------------------------------------------ paused receivers
+
+
+def test_on_a_stream_the_part_of_a_paused_receiver_is_parked_and_the_others_run() -> None:
+    heard: list[Any] = []
+    own = Listener(Durable("memory://listeners"), [hearing([], "app.paused"), hearing(heard)])
+    own.note_paused({"app.paused", "app.of_another_transport"})
+    first = document(1, id="one")
+    own.process([delivery(first), delivery(document(2))])
+    assert heard == [1, 2]
+    row = HeldDelivery.objects.earliest("id")
+    assert (row.receiver, row.state, row.due, row.attempt, row.event_id) == ("app.paused", "parked", None, 0, "one")
+    assert (bytes(row.raw), row.reason) == (first, "its receiver is paused; it is due when that is resumed")
+    assert HeldDelivery.objects.count() == 2
+    assert (own.settled, own.counts) == (2, {Outcome.DONE: 2}), "a run that was none is not counted"
+    own.note_paused(())
+    own.process([delivery(document(3))])
+    assert HeldDelivery.objects.count() == 2
+
+
+def test_on_pubsub_a_paused_receiver_does_not_run_and_nothing_is_kept() -> None:
+    paused: list[Any] = []
+    heard: list[Any] = []
+    own = listener(hearing(paused, "app.paused"), hearing(heard))
+    own.note_paused({"app.paused"})
+    own.process([delivery(document(1))])
+    assert (paused, heard, held_rows()) == ([], [1], [])
+
+
+def repeated(body: bytes, *, starts: int = 0) -> Delivery:
+    return Delivery(channel="orders", body=body, id="1-0", is_repeated=True, starts=starts)
+
+
+def test_a_row_that_is_there_is_left_as_it_is_by_a_pause() -> None:
+    own = Listener(Durable("memory://listeners"), [receiver(fail, retry=Retry(attempts=2)), hearing([])])
+    body = document(1)
+    own.process([delivery(body)])
+    own.note_paused({"app.fail"})
+    own.process([repeated(body)])
+    assert held_rows() == [("app.fail", State.WAITING)]
+
+
+def test_a_parked_event_counts_as_seen_when_it_is_delivered_again() -> None:
+    heard: list[Any] = []
+    own = Listener(Durable("memory://listeners"), [hearing(heard)])
+    body = document(1)
+    own.note_paused({"app.hear"})
+    own.process([delivery(body)])
+    own.note_paused(())
+    own.process([repeated(body)])
+    assert (heard, held_rows()) == ([], [("app.hear", State.PARKED)])
+
+
+def test_what_killed_its_process_is_no_poison_to_a_receiver_that_was_paused() -> None:
+    own = Listener(Durable("memory://listeners"), [hearing([], "app.paused"), hearing([])])
+    own.note_paused({"app.paused"})
+    own.process([repeated(document(1), starts=conf.MAX_DELIVERIES)])
+    assert sorted(held_rows()) == [("app.hear", State.DEAD), ("app.paused", State.PARKED)]
+
+
+def test_nothing_is_settled_before_what_is_parked_is_written() -> None:
+    settled: list[int] = []
+
+    class Watched(Durable):
+        def settle(self, deliveries: Sequence[Delivery]) -> None:
+            settled.append(HeldDelivery.objects.count())
+
+    own = Listener(Watched("memory://listeners"), [hearing([])])
+    own.note_paused({"app.hear"})
+    own.process([delivery(document(1)), delivery(document(2))])
+    assert settled == [2]
+
+
+# ------------------------------------------------------------------ statistics
+
+
+def test_what_a_batch_comes_to_is_counted_once_it_is_settled() -> None:
+    own = Tally()
+    listening = Listener(MemoryTransport("memory://listeners"), [receiver(fail), hearing([])], tally=own)
+    listening.process([delivery(document(1)), delivery(b"\xff"), delivery(document(2))])
+    told = {command[2]: command[3] for command in own.commands() if command[0] == "HINCRBY"}
+    assert (told["settled orders"], told["done"], told["dead"]) == (3, 2, 2)
+    assert (told["done shop app.hear"], told["dead shop app.fail"]) == (2, 2)
 
 
 # ------------------------------------------------------------------ the database

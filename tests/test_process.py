@@ -180,7 +180,8 @@ def test_fifty_lost_connections_leave_nothing_behind(service: Project, server: S
         def returns() -> int:
             return sum("listening again" in line for line in list(process.lines))
 
-        assert lose(3) == lose(50)
+        few, many = lose(3), lose(50)
+        assert many == pytest.approx(few, abs=2), "the keeper may be between two connections; fifty would show"
 
 
 def _threads(pid: int) -> int:

@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from redis_events import Event, Reject, Retry, RetryLater, held
+from redis_events import Event, Reject, Retry, RetryLater, held, retrying
 from redis_events.events import now
+from redis_events.listening import Listener
 from redis_events.models import HeldDelivery
 from redis_events.registry import Receiver
 from redis_events.retrying import Retrier
+from redis_events.tally import Tally
+from redis_events.transports.memory import MemoryTransport
 from tests.listeners import delivery, document, listener, receiver
 from tests.processes import Process, Project
 from tests.servers import Server, wait_for
@@ -254,6 +257,125 @@ def test_a_retry_that_kills_its_process_comes_to_an_end(project: Project, server
         process = listening(project)
     process.wait_for_line(r"dead .* after 3 runs  Unfinished", timeout=10)
     assert (project.folder / "runs").read_text().split() == ["1", "2", "3"]
+
+
+# ------------------------------------------------------------------ paused receivers
+
+
+def park(*receivers: Receiver, count: int = 1) -> None:
+    """Let a listener of a stream get so many events while these are paused."""
+    own = Listener(Durable("memory://parking"), receivers)
+    own.note_paused({each.name for each in receivers})
+    own.process([delivery(document(number, id=f"event {number}")) for number in range(count)])
+
+
+class Durable(MemoryTransport):
+    durable = True
+
+
+def resumed(retrier: Retrier, *names: str) -> Retrier:
+    retrier.note_paused(names)
+    retrier.note_paused(())
+    return retrier
+
+
+def test_what_waits_for_a_paused_receiver_goes_on_waiting_and_keeps_nobody_awake() -> None:
+    well, fine = flaky(1, name="app.fine")
+    ill, failing = flaky(1)
+    fail_first(fine, failing)
+    retrier = Retrier([fine, failing])
+    retrier.note_paused({"app.flaky", "app.elsewhere"})
+    assert retrier.run_due() == 1
+    assert (len(well.runs), len(ill.runs)) == (2, 1)
+    assert retrier._pause() == 1.0, "what is due and paused is not waited for"
+    assert rows() == [("app.flaky", State.WAITING, 1)]
+    retrier.note_paused(())
+    assert retrier._pause() == 0.0
+    assert retrier.run_due() == 1
+    assert rows() == []
+
+
+def test_a_pause_in_the_middle_of_a_batch_counts_at_once() -> None:
+    retrier: Retrier
+
+    def hear(event: Event[Any]) -> None:
+        heard.append(event.data)
+        if event.attempt == 1:
+            raise ValueError
+        retrier.note_paused({"app.hear"})
+
+    heard: list[int] = []
+    hearing = receiver(hear, retry=AT_ONCE)
+    for number in range(3):
+        fail_first(hearing, body=document(number))
+    retrier = Retrier([hearing])
+    assert retrier.run_due() == 1
+    assert heard == [0, 1, 2, 0]
+
+
+def test_a_resumed_receiver_runs_what_was_parked_once_each_as_its_first_run() -> None:
+    function, own = flaky(0)
+    park(own, count=3)
+    retrier = Retrier([own])
+    retrier.note_paused({"app.flaky"})
+    assert retrier.run_due() == 0
+    assert rows() == [("app.flaky", State.PARKED, 0)] * 3
+    retrier.note_paused(())
+    assert [retrier.run_due(), retrier.run_due()] == [3, 0]
+    assert sorted(function.runs) == [(0, 1), (1, 1), (2, 1)]
+    assert rows() == []
+
+
+def test_what_is_parked_for_nothing_is_found_at_the_start_and_from_time_to_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function, own = flaky(0)
+    park(own)
+    retrier = Retrier([own])
+    assert retrier.run_due() == 1
+    park(own)
+    assert retrier.run_due() == 0, "it was looked a moment ago"
+    later = time.monotonic() + 5.1
+    monkeypatch.setattr(retrying.time, "monotonic", lambda: later)
+    assert retrier.run_due() == 1
+    assert len(function.runs) == 2
+
+
+def test_much_that_is_parked_becomes_due_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retrying, "PAGE", 4)
+    function, own = flaky(0)
+    park(own, count=10)
+    retrier = resumed(Retrier([own]), "app.flaky")
+    assert [retrier.run_due() for _ in range(4)] == [4, 4, 2, 0]
+    assert len(function.runs) == 10
+
+
+def test_what_others_have_parked_stays_parked(settings: Any) -> None:
+    """Another service's, a receiver's that is paused still, one's that is not here."""
+    _, theirs = flaky(0)
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "billing"}
+    park(theirs)
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "shop"}
+    _, paused = flaky(0, name="app.paused")
+    _, gone = flaky(0, name="app.gone")
+    park(paused, gone)
+    _, same = flaky(0)
+    retrier = resumed(Retrier([same, paused]), "app.flaky")
+    retrier.note_paused({"app.paused"})
+    assert retrier.run_due() == 0
+    assert {state for _, state, _ in rows()} == {State.PARKED}
+
+
+def test_retries_are_counted() -> None:
+    own = Tally()
+    _, failing = flaky(2)
+    fail_first(failing)
+    retrier = Retrier([failing], tally=own)
+    retrier.run_due()
+    retrier.run_due()
+    told = {command[2]: command[3] for command in own.commands() if command[0] == "HINCRBY"}
+    assert (told["retry"], told["done"], told["done shop app.flaky"]) == (1, 1, 1)
+    assert not [name for name in told if name.startswith("settled")]
 
 
 def test_services_that_share_a_database_leave_each_others_rows_alone(settings: Any) -> None:

@@ -32,8 +32,6 @@ from .server import PATIENCE
 T = TypeVar("T")
 CHUNK = 500
 """Rows or entries changed in one step."""
-STOPS_WITHIN = 60
-"""Seconds during which a listener that is asked to stop can read that it is."""
 
 
 def _on_wire(work: Callable[[Wire], T]) -> T:
@@ -219,4 +217,4 @@ def resume(receiver: str, *, service: str = "") -> bool:
 
 def stop_listener(id: str, *, who: str) -> None:
     """Ask a listener to stop as SIGTERM would. Raises TransportError."""
-    _on_wire(lambda wire: _call(wire, "SET", heartbeat.stop_key(id), who, "EX", STOPS_WITHIN))
+    _on_wire(lambda wire: _call(wire, *heartbeat.stop(id, who=who)))

@@ -23,6 +23,8 @@ logger = logging.getLogger("redis_events.inspection")
 
 MOST = 200
 """Events of one channel in one look."""
+MOST_AT_ONCE = 5_000
+"""Entries of one channel in one millisecond: a server takes about a thousand."""
 LISTENS = 15
 """Seconds after the last look until nobody listens to pub/sub for the feed any more."""
 TURN = 5
@@ -44,30 +46,57 @@ def feed(pattern: str = "*", *, after: str = "", server: Server | None = None) -
     """What came since ``after``, the cursor of the last look; without one only where to begin.
 
     Nothing is left out between two looks: an entry is shown once its millisecond is over, so that none can still come
-    before it.
+    before it. Where more came than one look takes, the next one goes on there.
     """
     with at(server) as asked:
         _want_pubsub(asked)
         names = [name for name in scene(asked).stream_names() if covers(pattern, name)]
-        keys = {conf.redis_name(name): name for name in names} | {_recent(): ""}
-        start = f"{int(after) + 1}-0" if after.isdecimal() and len(after) < 16 else "+"
-        clock, *answers = asked.ask(("TIME",), *(("XRANGE", key, start, "+", "COUNT", MOST) for key in keys))
-    if clock is None:
+        if not (after.isdecimal() and len(after) < 16):
+            return Feed(events=(), cursor=_now(asked), skipped=False)
+        looks = _look(asked, names, int(after), limit=MOST)
+        if looks and looks.until <= int(after):  # more within a millisecond than one look takes
+            looks = _look(asked, names, int(after), limit=MOST_AT_ONCE)
+    if looks is None:
         return Feed(events=(), cursor=after, skipped=False)
-    over = int(clock[0]) * 1000 + int(clock[1]) // 1000 - 1
-    if start == "+":
-        return Feed(events=(), cursor=str(over), skipped=False)
-    entries = list(zip(keys.values(), answers, strict=True))
-    until = min([over, *(_milliseconds(answer[-1]) - 1 for _, answer in entries if answer and len(answer) == MOST)])
-    is_stuck = until <= int(after)  # more within a millisecond than one look takes
-    until = over if is_stuck else until
+    is_stuck = looks.until <= int(after)
+    until = looks.over if is_stuck else looks.until
     found = [
         (_order(entry), event)
-        for name, answer in entries
-        for entry in answer or ()
+        for name, entry in looks.entries
         if _milliseconds(entry) <= until and (event := _event(name, entry)) and covers(pattern, event.channel)
     ]
     return Feed(events=[event for _, event in sorted(found, key=_first)], cursor=str(until), skipped=is_stuck)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was read: up to which millisecond everything is there, and which one was over."""
+
+    entries: list[tuple[str, Any]]
+    until: int
+    over: int
+
+
+def _look(server: Server, names: Sequence[str], after: int, *, limit: int) -> _Look | None:
+    keys = {conf.redis_name(name): name for name in names} | {_recent(): ""}
+    start = f"{after + 1}-0"
+    clock, *answers = server.ask(("TIME",), *(("XRANGE", key, start, "+", "COUNT", limit) for key in keys))
+    if clock is None:
+        return None
+    over = _over(clock)
+    cut = [_milliseconds(answer[-1]) - 1 for answer in answers if answer and len(answer) == limit]
+    entries = [(name, entry) for name, answer in zip(keys.values(), answers, strict=True) for entry in answer or ()]
+    return _Look(entries, min([over, *cut]), over)
+
+
+def _now(server: Server) -> str:
+    clock = server.ask(("TIME",))[0]
+    return str(_over(clock)) if clock else ""
+
+
+def _over(clock: Sequence[bytes]) -> int:
+    """The last millisecond that is over."""
+    return int(clock[0]) * 1000 + int(clock[1]) // 1000 - 1
 
 
 def _first(pair: tuple[tuple[int, int], EventFacts]) -> tuple[int, int]:

@@ -46,8 +46,9 @@ class Filter:
         """Whether the text is there. Case of ASCII is the same; other clients may have written the rest as escapes."""
         if not self.text:
             return True
-        wanted, there = self.text.lower(), body.lower()
-        return wanted.encode(errors="replace") in there or wanted.encode("ascii", "backslashreplace") in there
+        there = body.lower()
+        ways = (self.text.encode(errors="replace"), self.text.encode("ascii", "backslashreplace"))
+        return any(way.lower() in there for way in ways)
 
     def wants(self, event: EventFacts) -> bool:
         """Whether the rest fits."""

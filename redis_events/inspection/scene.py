@@ -65,7 +65,7 @@ def _ask(server: Server) -> Scene:
     index = ("ZRANGE", heartbeat.index(), 0, -1, "WITHSCORES")
     announced, beats, paused, clock = server.ask(("HGETALL", announcements.key()), index, pauses.asked(), ("TIME",))
     known = {id.decode(errors="replace"): _moment(score) for id, score in _pairs(beats)}
-    asked_of = [("GET", heartbeat.key(id)) for id in known] + [("EXISTS", heartbeat.stop_key(id)) for id in known]
+    asked_of = [("GET", heartbeat.key(id)) for id in known] + [heartbeat.asked_to_stop(id) for id in known]
     answers = server.ask(*asked_of)
     cards, stops = answers[: len(known)], answers[len(known) :]
     moment = _clock(clock)

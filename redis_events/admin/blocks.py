@@ -78,11 +78,12 @@ class Cards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Names and values."""
+    """Names and values; ``is_line``: beside one another."""
 
     template: ClassVar[str] = f"{FOLDER}/facts.html"
     title: str
     facts: Sequence[tuple[str, object]]
+    is_line: bool = False
     buttons: Sequence[Button] = ()
 
 

@@ -27,7 +27,7 @@ class ChannelPage(Page):
 
     def item(self, look: Look, id: str) -> Shown:
         found = inspection.channel(id, server=look.server)
-        if found is None and look.server.trouble is None:
+        if found is None and not look.is_blind:
             raise Http404
         return Shown(subtitle=id, blocks=_one(look, id, found))
 
@@ -51,14 +51,13 @@ def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]
 
 def channel_table(look: Look, channels: Sequence[ChannelFacts], *, title: str) -> Table:
     """Channels, a row each."""
-    is_unknown = look.server.trouble is not None and not channels
     return Table(
         title=title,
         headings=[
             *(_("Name"), _("Transport"), _("Announced by"), _("Receivers"), _("Groups"), _("Length")),
             *(_("Published a minute"), _("Lag"), _("Last event"), _("Kept for")),
         ],
-        rows=None if is_unknown else [_row(look, channel) for channel in channels],
+        rows=look.drawn(channels, lambda channel: _row(look, channel)),
         lesson=Lesson(
             text=_("No service has announced a channel, and nothing is published or received here yet:"),
             lines=[

@@ -54,7 +54,7 @@ class EventPage(Page):
     def item(self, look: Look, id: str) -> Shown:
         channel, _slash, entry_id = id.rpartition("/")
         found = inspection.event(channel, entry_id, server=look.server)
-        if found is None and look.server.trouble is None:
+        if found is None and not look.is_blind:
             raise Http404
         return Shown(subtitle=id, blocks=_one(look, found))
 
@@ -100,7 +100,6 @@ def event_table(
     look: Look, events: Sequence[EventFacts], *, title: str, is_search: bool = False, more: str = ""
 ) -> Table:
     """Events, a row each, the newest first."""
-    is_unknown = look.server.trouble is not None and not events
     lesson = Lesson(
         text=_("No stream has an event yet:"),
         lines=[
@@ -112,7 +111,7 @@ def event_table(
     return Table(
         title=title,
         headings=[_("When"), _("Channel"), _("Type"), _("Key"), _("From"), _("Data"), _("Event id")],
-        rows=None if is_unknown else [Row(cells=event_cells(look, event)) for event in events],
+        rows=look.drawn(events, lambda event: Row(cells=event_cells(look, event))),
         empty=_("Nothing found here.") if is_search else "",
         lesson=None if is_search else lesson,
         more=more,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
@@ -21,6 +20,8 @@ from .blocks import FOLDER, Field, Shown
 from .events import event_cells
 from .look import Look
 from .pages import Page
+
+NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class FeedPage(Page):
         return [("rows/", self.rows_view, "rows"), *super().act_views()]
 
     def rows_view(self, request: HttpRequest) -> HttpResponseBase:
-        """What came since a cursor, as rows; the next cursor in X-Cursor, trouble with the server in X-Trouble."""
+        """What came since a cursor, as rows, and the next cursor in X-Cursor; with X-Trouble, banners instead."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in ("GET", "HEAD"):
@@ -66,11 +67,11 @@ class FeedPage(Page):
         with Server() as server:
             look = self.look(request, server=server)
             feed = _ask(look)
+            if server.trouble:
+                html = render_to_string(f"{FOLDER}/inside.html", {"banners": look.banners()}, request=request)
+                return HttpResponse(html, headers={"X-Trouble": server.trouble.kind, **NOT_KEPT})
             html = render_to_string(f"{FOLDER}/rows.html", {"rows": _rows(look, feed)}, request=request)
-        headers = {"X-Cursor": feed.cursor, "Cache-Control": "no-store"}
-        if server.trouble:
-            headers["X-Trouble"] = quote(f"{server.trouble.message}. {server.trouble.advice}")
-        return HttpResponse(html, headers=headers)
+        return HttpResponse(html, headers={"X-Cursor": feed.cursor, **NOT_KEPT})
 
 
 def _ask(look: Look) -> Feed:

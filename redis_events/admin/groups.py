@@ -38,7 +38,7 @@ class GroupPage(Page):
     def item(self, look: Look, id: str) -> Shown:
         channel, _slash, name = id.partition("/")
         found = [group for group in inspection.groups(channel, server=look.server) if group.name == name]
-        if not found and look.server.trouble is None:
+        if not found and not look.is_blind:
             raise Http404
         return Shown(subtitle=f"{channel} · {name}", blocks=_one(look, id, found))
 
@@ -64,14 +64,13 @@ def _group_buttons(look: Look, id: str) -> list[Button]:
 
 def group_table(look: Look, groups: Sequence[GroupFacts], *, title: str) -> Table:
     """Groups, a row each, the one furthest behind first."""
-    is_unknown = look.server.trouble is not None and not groups
     return Table(
         title=title,
         headings=[
             *(_("Group"), _("Channel"), _("State"), _("Lag"), _("Behind since"), _("Pending"), _("Longest idle")),
             *(_("Consumers alive"), _("Last delivered"), _("Settled a minute"), _("Caught up in")),
         ],
-        rows=None if is_unknown else [_row(look, group) for group in groups],
+        rows=look.drawn(groups, lambda group: _row(look, group)),
         lesson=Lesson(
             text=_("No stream has a consumer group: one comes with the first listener that receives it."),
             lines=[
@@ -136,11 +135,10 @@ def _entries(count: int | None) -> str:
 
 
 def _consumer_table(look: Look, id: str, consumers: Sequence[ConsumerFacts]) -> Table:
-    is_unknown = look.server.trouble is not None and not consumers
     return Table(
         title=_("Consumers"),
         headings=[_("Consumer"), _("State"), _("Pending"), _("Idle"), ""],
-        rows=None if is_unknown else [_consumer_row(look, id, each) for each in consumers],
+        rows=look.drawn(consumers, lambda each: _consumer_row(look, id, each)),
         empty=_("No listener has read from this group yet."),
     )
 
@@ -172,7 +170,6 @@ def _consumer_acts(look: Look, id: str, consumer: ConsumerFacts) -> str:
 
 
 def _pending_table(look: Look, id: str, entries: Sequence[PendingFacts]) -> Table:
-    is_unknown = look.server.trouble is not None and not entries
     may = look.may("claim_pending")
     buttons = [
         Button(label=_("Claim selected"), url=look.url(ConsumerGroup, to=id, view="claim")),
@@ -181,7 +178,7 @@ def _pending_table(look: Look, id: str, entries: Sequence[PendingFacts]) -> Tabl
     return Table(
         title=_("Pending entries"),
         headings=[_("Entry"), _("Published"), _("Consumer"), _("Its state"), _("Idle"), _("Deliveries")],
-        rows=None if is_unknown else [_pending_row(look, id, entry) for entry in entries],
+        rows=look.drawn(entries, lambda entry: _pending_row(look, id, entry)),
         empty=_("Nothing is pending: every entry that was delivered is settled."),
         buttons=buttons if may else (),
         back=look.here,

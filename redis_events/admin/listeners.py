@@ -12,7 +12,7 @@ from ..inspection import ListenerFacts
 from ..models import ListenerStatus
 from . import show
 from .acts import Act, Plan
-from .blocks import Block, Button, Facts, Lesson, Row, Shown, Table
+from .blocks import Block, Button, Facts, Lesson, Note, Row, Shown, Table
 from .look import Look
 from .pages import Page
 
@@ -50,13 +50,14 @@ class ListenerPage(Page):
 
     def item(self, look: Look, id: str) -> Shown:
         listener = _found(look, id)
-        if listener is None and look.server.trouble is None:
+        if listener is None and not look.is_blind:
             raise Http404
         return Shown(subtitle=id, blocks=_one(look, listener))
 
 
 def _one(look: Look, listener: ListenerFacts | None) -> Iterator[Block]:
     if listener is None:
+        yield Note(text=show.UNKNOWN)
         return
     is_stoppable = look.may("stop_listener") and listener.is_alive and not listener.is_stopping
     button = Button(
@@ -66,14 +67,13 @@ def _one(look: Look, listener: ListenerFacts | None) -> Iterator[Block]:
 
 
 def _table(look: Look, listeners: Sequence[ListenerFacts]) -> Table:
-    is_unknown = look.server.trouble is not None and not listeners
     return Table(
         title=_("Listeners"),
         headings=[
             *(_("Listener"), _("Service"), _("State"), _("Host"), _("Process"), _("Version"), _("Channels")),
             *(_("Started"), _("Last heard of"), _("In flight"), _("Memory")),
         ],
-        rows=None if is_unknown else [_row(look, listener) for listener in listeners],
+        rows=look.drawn(listeners, lambda listener: _row(look, listener)),
         lesson=Lesson(
             text=_("No listener has been heard of within the hour. Start one beside your web process:"),
             lines=["python manage.py listen_events"],

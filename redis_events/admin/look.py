@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,6 +23,7 @@ from django.utils.translation import gettext as _
 from .. import inspection
 from ..inspection import Server
 from . import show
+from .blocks import Row
 
 T = TypeVar("T")
 Query = Mapping[str, object]
@@ -68,6 +69,15 @@ class Look:
         except Error as error:
             self._away = [_database_banner(error)]
             return None
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether the server left questions unanswered: what is not found may be there all the same."""
+        return self.server.trouble is not None or bool(self.server.refusals)
+
+    def drawn(self, found: Sequence[T], draw: Callable[[T], Row]) -> list[Row] | None:
+        """What was found, as rows; None where nothing was, and nobody can say that there is nothing."""
+        return None if self.is_blind and not found else [draw(each) for each in found]
 
     def banners(self) -> list[Banner]:
         """What is wrong, as far as the questions so far have shown."""

@@ -9,7 +9,7 @@ from django.utils.html import format_html
 from django.utils.translation import gettext as _
 
 from .. import inspection
-from ..inspection import Drift, Minute, ServerFacts
+from ..inspection import Drift, ErrorGroup, Minute, ServerFacts
 from ..inspection import Overview as Health
 from ..models import ConsumerGroup, DeadLetter, ListenerStatus
 from . import show
@@ -31,18 +31,25 @@ class OverviewPage(Page):
         health = look.rows(lambda: inspection.overview(server=look.server))
         if health is None:
             return
-        yield Facts(title=_("Server"), facts=_server_facts(look, health.server))
+        yield Facts(title=_("Server"), facts=_server_facts(health.server), is_line=True)
         yield Cards(title=_("Numbers"), cards=_cards(look, health))
         yield group_table(look, health.groups[:MOST], title=_("Furthest behind"))
         yield throughput(health.minutes)
         yield channel_table(look, health.channels[:MOST], title=_("Channels"))
-        yield error_table(look, health.errors[:MOST], title=_("Errors"))
+        yield error_table(look, _errors(look, health), title=_("Errors"))
         yield event_table(look, health.events[:MOST], title=_("Last events"))
         if health.drift:
             yield _drift_table(health.drift)
 
 
-def _server_facts(look: Look, server: ServerFacts) -> list[tuple[str, object]]:
+def _errors(look: Look, health: Health) -> Sequence[ErrorGroup] | None:
+    """None where the table cannot be read, with the banner that asking it once more brings."""
+    if health.dead_letters is None:
+        return look.rows(lambda: inspection.errors(limit=MOST))
+    return health.errors[:MOST]
+
+
+def _server_facts(server: ServerFacts) -> list[tuple[str, object]]:
     is_up = server.latency is not None
     state = show.status("ok", _("answers")) if is_up else show.status("error", _("does not answer"))
     return [
@@ -74,7 +81,7 @@ def _memory(server: ServerFacts) -> str:
 def _cards(look: Look, health: Health) -> list[Card]:
     last = health.minutes[-2] if len(health.minutes) > 1 else None  # the last whole one
     lags = [group.lag for group in health.groups if group.lag is not None]
-    is_known = health.trouble is None
+    is_known = not look.is_blind
     lag = max(lags, default=0 if is_known and not health.groups else None)
     dead = look.link(DeadLetter, show.number(health.dead_letters))
     alive = look.link(ListenerStatus, show.number(health.listeners_alive))

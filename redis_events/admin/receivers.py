@@ -13,7 +13,7 @@ from ..inspection import Done, ReceiverFacts
 from ..models import Channel, ConsumerGroup, DeadLetter, ReceiverStatus
 from . import show
 from .acts import Act, Plan
-from .blocks import Block, Button, Facts, Lesson, Row, Shown, Table
+from .blocks import Block, Button, Facts, Lesson, Note, Row, Shown, Table
 from .letters import error_table
 from .look import Look
 from .pages import Page
@@ -81,13 +81,14 @@ class ReceiverPage(Page):
 
     def item(self, look: Look, id: str) -> Shown:
         receiver = _found(look, id)
-        if receiver is None and look.server.trouble is None:
+        if receiver is None and not look.is_blind:
             raise Http404
         return Shown(subtitle=id.partition("/")[2] or id, blocks=_one(look, receiver))
 
 
 def _one(look: Look, receiver: ReceiverFacts | None) -> Iterator[Block]:
     if receiver is None:
+        yield Note(text=show.UNKNOWN)
         return
     yield Facts(title=_("What it is"), facts=_facts(look, receiver), buttons=_buttons(look, receiver))
     if look.may("view_deadletter"):
@@ -109,7 +110,7 @@ def _table(look: Look, receivers: Sequence[ReceiverFacts]) -> Table:
             *(_("Receiver"), _("Service"), _("Channel"), _("Types"), _("State"), _("Listeners"), _("Mode")),
             *(_("Done, 24 h"), _("Retried, 24 h"), _("Dead, 24 h"), _("Half within"), _("95 % within"), _("Last run")),
         ],
-        rows=[_row(look, receiver) for receiver in receivers],
+        rows=look.drawn(receivers, lambda receiver: _row(look, receiver)),
         lesson=Lesson(
             text=_("Nothing receives anything yet. In receivers.py of an installed app:"),
             lines=[

@@ -23,7 +23,7 @@
         wait = every;
       } catch (error) {
         wait = Math.min(SLOWEST, wait * 2);
-        say(element.dataset.lost.replace("%s", wait) + (error.isOurs ? " " + error.message : ""));
+        say(element.dataset.lost.replace("%s", wait));
       }
       busy = false;
       plan();
@@ -130,10 +130,10 @@
       const address = new URL(feed.dataset.url, location.href);
       address.searchParams.set("after", cursor);
       const answer = await fetched(address, {});
-      const trouble = answer.headers.get("X-Trouble");
-      if (trouble) throw Object.assign(new Error(decodeURIComponent(trouble)), {isOurs: true});
+      const isAway = answer.headers.has("X-Trouble");
+      inside.innerHTML = isAway ? answer.text : "";
+      if (isAway) return "";
       cursor = answer.headers.get("X-Cursor") || cursor;
-      inside.replaceChildren();
       const fresh = document.createElement("tbody");
       fresh.innerHTML = answer.text;
       if (paused) waiting.prepend(...fresh.children); else put(fresh);

@@ -50,8 +50,14 @@ PLACES = (
 )
 
 
-def path_of(place: Place, tab: Tab) -> str:
-    """Where a page is: the list's address, or where the links in its rows lead."""
+def path_of(place: Place, tab: Tab, *, known: dict[str, str]) -> str:
+    """Where a page is: the list's address, or where the links in its rows lead; remembered in `known`."""
+    if place.name not in known:
+        known[place.name] = _followed(place, tab)
+    return known[place.name]
+
+
+def _followed(place: Place, tab: Tab) -> str:
     path = place.path
     for row in place.rows:
         tab.open(path)

@@ -46,11 +46,11 @@ def stock_complaints(tab: Tab, form: Form, known: dict[str, set[str]]) -> set[st
 @by_form
 @by_place
 def test_a_page_works_fits_and_can_be_used_by_everybody(
-    place: Place, form: Form, open_as: Callable[..., Tab], of_stock: dict[str, set[str]]
+    place: Place, form: Form, world: World, open_as: Callable[..., Tab], of_stock: dict[str, set[str]]
 ) -> None:
     stock = stock_complaints(open_as(form), form, of_stock)
     tab = open_as(form)
-    assert tab.open(path_of(place, tab)) == 200
+    assert tab.open(path_of(place, tab, known=world.paths)) == 200
     if os.environ.get("SCREENSHOTS"):
         take_picture(tab, place, form)
     assert (tab.problems, tab.refused(), tab.planted()) == ([], [], [])
@@ -70,7 +70,7 @@ def test_pages_work_where_static_files_have_hashed_names(world: World, chromium:
     address = world.serve(TEST_STORAGE=storage, TEST_STATIC_ROOT=str(world.folder / "hashed"))
     tab = open_tab(chromium, address, state=ada)
     for place in PLACES:
-        assert tab.open(path_of(place, tab)) == 200
+        assert tab.open(path_of(place, tab, known=world.paths)) == 200
     sources = tab.page.locator("link[href*=redis_events], script[src*=redis_events]")
     assert sources.count() == 2
     assert all(re.search(r"\.[0-9a-f]{12}\.(css|js)", each.evaluate("it => it.outerHTML")) for each in sources.all())

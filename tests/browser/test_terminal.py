@@ -98,8 +98,8 @@ def _heard(world: World, tail: Any) -> bool:
 
 def test_a_dead_consumers_entries_are_claimed_with_two_commands(world: World) -> None:
     (world.shop.folder / "hang").touch()
-    victim = world.listen(world.shop, "hanging.work")
     world.publish("hanging.work", documents("typed", 3), type="hanging.typed")
+    victim = world.listen(world.shop, "hanging.work")
     wait_for(lambda: world.runs("hanging.typed"), timeout=10, what="a run that hangs")
     victim.kill()
     terminal = Terminal(world, "claim a dead consumer's entries")
@@ -110,6 +110,7 @@ def test_a_dead_consumers_entries_are_claimed_with_two_commands(world: World) ->
     heir = world.listen(world.shop, "hanging.work")
     wait_for(lambda: len(set(world.runs("hanging.typed"))) == 3, timeout=20, what="all three runs")
     heir.terminate()
+    heir.wait()
     assert terminal.report() == 2
 
 

@@ -43,8 +43,9 @@ class World:
         self.shop.settings["CHANNELS"] = CHANNELS
         self.shop.env["DJANGO_SETTINGS_MODULE"] = "tests.browser.settings"
         self.shop.env["TEST_STATIC_ROOT"] = str(folder / "static")
-        self.listeners: list[Process] = []
+        self.sites: list[Process] = []
         self.address = ""
+        self.paths: dict[str, str] = {}
 
     def service(self, name: str) -> Project:
         """A service of this world, migrated."""
@@ -61,11 +62,12 @@ class World:
         self.fill("people", "first")
         drained = self.service("search").manage("listen_events", "--drain", "--no-relay")
         assert drained.wait(30) == 0, drained.output
-        self.listeners = [self.listen(self.shop), self.listen(self.shop), self.listen(self.service("billing"))]
+        for service in (self.shop, self.shop, self.service("billing")):
+            self.listen(service)
         self.fill("failures", "texts", "channels")
         self.strangers()
         wait_for(lambda: self.held("dead") == DEAD and self.held("waiting"), timeout=30, what="dead letters")
-        # PARK self.park("shop.receivers.index")
+        self.park("shop.receivers.index")
         self.fill("unsent", TEST_LOCATION="redis://127.0.0.1:1/0")
         return self
 
@@ -114,8 +116,9 @@ class World:
         collected = self.shop.manage("collectstatic", "--no-input", "--verbosity", "0", **env)
         assert collected.wait(60) == 0, collected.output
         where = f"127.0.0.1:{free_port()}"
-        web = self.shop.python("-m", "gunicorn", "-b", where, "-w", "2", "tests.browser.wsgi:application", **env)
-        web.wait_for_line("Listening at", timeout=30)
+        site = self.shop.python("-m", "gunicorn", "-b", where, "-w", "2", "tests.browser.wsgi:application", **env)
+        self.sites.append(site)
+        site.wait_for_line("Listening at", timeout=30)
         return f"http://{where}"
 
     # ------------------------------------------------------------- what it came to
@@ -148,6 +151,10 @@ class World:
         )
 
     def close(self) -> None:
+        for site in self.sites:  # asked, and not killed: gunicorn's workers would outlive it
+            site.terminate()
+        for site in self.sites:
+            site.wait()
         for project in self.projects:
             project.close()
         self.server.close()

@@ -20,7 +20,7 @@ from redis_events import inspection, publish, receives
 from redis_events.admin import PAGES, tables
 from redis_events.conf import conf
 from redis_events.events import now
-from redis_events.heartbeat import own_id, stop_key
+from redis_events.heartbeat import asked_to_stop, own_id
 from redis_events.models import (
     Channel,
     ConsumerGroup,
@@ -207,6 +207,11 @@ def test_binary_is_shown_as_hexadecimal_and_long_data_is_cut(streams: Any, redis
     assert "x" * 70_000 in html_of(root, address + more)
     letter = dead_letter(raw=b"\x00\xff binary")
     assert "00 ff 20 62" in html_of(root, page(DeadLetter, "change", to=f"default:{letter.pk}"))
+    long = dead_letter(2, raw=b"y" * 70_000)
+    first, rest = html_of(root, page(HeldDelivery, "change", to=str(long.pk))).split("<details>")[:2]
+    assert "y" * 65_536 in first
+    assert "y" * 65_537 not in first
+    assert "y" * 70_000 in rest
 
 
 # ------------------------------------------------------------------ finding events
@@ -457,9 +462,8 @@ def test_a_receiver_is_paused_and_resumed(world: World, root: Client) -> None:
 def test_a_listener_is_asked_to_stop(world: World, root: Client, redis_client: redis.Redis) -> None:
     one = page(ListenerStatus, "change", to=own_id())
     confirm(root, follow(root, html_of(root, one), "Ask it to stop"))
-    assert redis_client.get(stop_key(own_id())) == b"root"
+    assert redis_client.execute_command(*asked_to_stop(own_id())) == b"root"
     assert "⚠ stopping" in said(root, page(ListenerStatus))
-    redis_client.delete(stop_key(own_id()))
 
 
 # ------------------------------------------------------------------ budgets

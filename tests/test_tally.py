@@ -353,7 +353,7 @@ def test_what_two_listeners_tell_is_exactly_what_was_published(
             became.update({"done": each.done, "retry": each.retry, "dead": each.dead})
         return settled, became
 
-    expected = {"orders": 1_000, "live.a": 2}, {"done": 1_990 + 2, "retry": 100, "dead": 10}
+    expected = {"orders shop": 1_000, "live.a": 2}, {"done": 1_990 + 2, "retry": 100, "dead": 10}
     wait_for(lambda: numbers()[1]["done"] >= 1_992, timeout=20, what="all runs to be told")
     for process in listeners:
         process.terminate()

@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 600, 120
 
 def throughput(minutes: Sequence[Minute]) -> Chart | Note:
     """What was published, settled and given up, by the minute."""
-    if not minutes:
+    if all(value is None for minute in minutes for value in _values(minute)):
         return Note(text=_("— No figures for the last hour: listeners note them every few seconds while they run."))
     series = [
         (_("published"), "published", [minute.published for minute in minutes]),

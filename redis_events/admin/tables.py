@@ -76,10 +76,14 @@ def _may_see_data(request: HttpRequest) -> bool:
 
 
 def shown_bytes(raw: bytes | memoryview) -> str:
-    """Bytes in a box of their own, the first 64 KB of them."""
-    beginning = show.raw_text(bytes(raw[: show.MOST_SHOWN]))
-    rest = _("The first 64 KB of %s.") % show.size(len(raw)) if len(raw) > show.MOST_SHOWN else ""
-    return format_html('<pre dir="auto" tabindex="0">{}</pre>{}', beginning, rest)
+    """Bytes in a box of their own: the first 64 KB of them, the others only when they are asked for."""
+    whole = bytes(raw)
+    box = '<pre dir="auto" tabindex="0">{}</pre>'
+    beginning = format_html(box, show.raw_text(whole[: show.MOST_SHOWN]))
+    if len(whole) <= show.MOST_SHOWN:
+        return beginning
+    label = _("Show all %s bytes") % show.number(len(whole))
+    return format_html("{}<details><summary>{}</summary>" + box + "</details>", beginning, label, show.raw_text(whole))
 
 
 class ByReceiver(admin.SimpleListFilter):

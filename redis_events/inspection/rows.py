@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from django.db import Error, connections
 from django.db.models import Count, Max, Min, QuerySet
 
-from .. import held, outbox
+from .. import held, readiness
 from ..held import State
 from ..models import HeldDelivery, OutboxEvent
 from ..registry import all_receivers
@@ -97,8 +97,8 @@ def unknown_receivers(known: Iterable[str]) -> dict[str, int]:
 
 
 def outboxes() -> list[OutboxFacts]:
-    """What each database's outbox has not sent."""
-    return [_outbox(alias) for alias in outbox.aliases()]
+    """What each database's outbox has not sent; a database without its table has none."""
+    return [_outbox(alias) for alias in readiness.outboxes()]
 
 
 def _outbox(alias: str) -> OutboxFacts:

@@ -8,12 +8,14 @@ from typing import Any
 from django.db import Error
 from django.utils.translation import gettext as _
 
-from .. import inbox, outbox
+from .. import inbox, readiness
 from ..conf import conf
 from ..floors import parse
 from ..models import HeldDelivery, OutboxEvent
 from ..registry import Receiver, Table, all_receivers
 from ..runner import group_name
+from ..sent import MOST
+from ..wording import one_line
 from . import rows
 from .facts import EventFacts, Step
 from .server import Server, at
@@ -21,7 +23,7 @@ from .streams import Stream, streams, text
 
 
 def trace(event: EventFacts, *, server: Server | None = None) -> list[Step]:
-    """What became of an event, as far as this service's tables and the server tell. Raises django.db.Error."""
+    """What became of an event, as far as this service's tables and the server tell."""
     with at(server) as asked:
         stream = streams(asked, [event.channel])[0] if event.entry_id else None
         in_stream = list(_in_stream(event, stream, asked)) if stream else []
@@ -33,10 +35,13 @@ def _in_outbox(event: EventFacts) -> Iterator[Step]:
     if not event.entry_id or event.source != conf.source:
         return
     ms, seq = parse(event.entry_id)
-    for alias in outbox.aliases():
-        sent = OutboxEvent.objects.using(alias).filter(channel=event.channel, sent_ms=ms, sent_seq=seq)
-        for row in sent.defer("body").filter(event_id=event.id):
-            yield Step(place="outbox", who=alias, state="sent", at=row.created_at)
+    place = {"channel": event.channel, "sent_ms": min(ms, MOST), "sent_seq": min(seq, MOST)}
+    for alias in readiness.outboxes():
+        try:
+            for row in OutboxEvent.objects.using(alias).filter(event_id=event.id, **place).defer("body"):
+                yield Step(place="outbox", who=alias, state="sent", at=row.created_at)
+        except Error as error:
+            yield Step(place="outbox", who=alias, state="unknown", note=one_line(error))
 
 
 # ------------------------------------------------------------------ in the stream
@@ -72,8 +77,12 @@ def _of_group(event: EventFacts, group: dict[str, Any], pending: Any) -> Step:
 def _held(event: EventFacts) -> Iterator[Step]:
     for alias in rows.databases():
         found = HeldDelivery.objects.using(alias).filter(source=event.source, event_id=event.id)
-        for row in found.defer(*rows.HEAVY).order_by("receiver"):
-            yield Step(place="held", who=row.receiver, state=row.state, at=row.due or row.updated_at, note=row.reason)
+        try:
+            for row in found.defer(*rows.HEAVY).order_by("receiver"):
+                at = row.due or row.updated_at
+                yield Step(place="held", who=row.receiver, state=row.state, at=at, note=row.reason)
+        except Error as error:
+            yield Step(place="held", who=alias, state="unknown", note=one_line(error))
 
 
 def _in_inbox(event: EventFacts) -> Iterator[Step]:

@@ -17,7 +17,7 @@ document.addEventListener("securitypolicyviolation", (event) =>
   window.refused.push(`${event.violatedDirective}: ${event.blockedURI} ${event.sourceFile}:${event.lineNumber}`));
 """
 PLANTED = """
-[...document.querySelectorAll("[src=x], [onerror], [onfocus], [onload], [href^='javascript:'], [x]")]
+[...document.querySelectorAll("[src=x], [onerror], [onfocus], [onload], [href^='javascript:']")]
   .map((each) => each.outerHTML.slice(0, 200)).concat(window.executed ? ["executed"] : [])
 """
 AXE = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa"]}, "resultTypes": ["violations"], "preload": False}
@@ -51,6 +51,7 @@ class Tab:
     def __init__(self, context: BrowserContext, address: str) -> None:
         self.address = address
         self.problems: list[str] = []
+        self.took = 0.0
         self.page = context.new_page()
         self.page.set_default_timeout(10_000)
         self.page.add_init_script(WATCH)
@@ -67,9 +68,11 @@ class Tab:
             self.problems.append(f"{response.status}: {response.url}")
 
     def open(self, path: str) -> int:
-        """Open a path of the site; returns the status."""
+        """Open a path of the site; returns the status. `took` is then how many seconds its answer needed."""
         response = self.page.goto(self.address + path, wait_until="load")
         assert response is not None
+        timing = response.request.timing
+        self.took = (timing["responseEnd"] - timing["requestStart"]) / 1000
         return response.status
 
     def refused(self) -> list[str]:

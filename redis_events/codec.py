@@ -48,6 +48,14 @@ class Envelope(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     data_base64: str | None = None
 
 
+class Head(msgspec.Struct, gc=False):
+    """What a row of the outbox says of a document that we have made."""
+
+    id: str
+    type: str
+    subject: str | None = None
+
+
 def _as_builtin(value: Any) -> Any:
     """What msgspec does not know of Django's: subclasses of text and numbers (SafeString), and lazy translations."""
     if isinstance(value, Promise):
@@ -71,6 +79,8 @@ _encoder = msgspec.json.Encoder(enc_hook=_as_builtin)
 _decode_whole = msgspec.json.Decoder(Whole).decode
 _decode_envelope = msgspec.json.Decoder(Envelope).decode
 _decode_value = msgspec.json.Decoder().decode
+read_head = msgspec.json.Decoder(Head).decode
+"""Of a document made by ``encode``: the rest is skipped, unchecked."""
 
 
 # ------------------------------------------------------------------ publishing

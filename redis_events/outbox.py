@@ -14,7 +14,7 @@ from django.apps import apps
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .codec import decode
+from .codec import read_head
 from .conf import conf
 from .events import ago, now
 from .signals import event_published
@@ -22,6 +22,8 @@ from .transports.base import Outgoing
 from .transports.client import ONE_CHANNEL_ONLY, ErrorReply
 
 if TYPE_CHECKING:  # publishing imports us, and can be imported before Django has its models
+    from django.db.models import Field
+
     from .models import OutboxEvent
     from .transports.stream import StreamTransport
 
@@ -73,20 +75,33 @@ def write(batch: Sequence[Outgoing], *, using: str) -> list[Written]:
 
 def _insert(batch: Sequence[Outgoing], connection: BaseDatabaseWrapper, moment: Any) -> list[Written]:
     tells = connection.features.can_return_rows_from_bulk_insert
-    columns = ", ".join(map(connection.ops.quote_name, COLUMNS))
-    values = ", ".join([f"({', '.join(['%s'] * len(COLUMNS))})"] * len(batch))
-    sql = f"INSERT INTO {_table()} ({columns}) VALUES {values}{' RETURNING id' if tells else ''}"
+    stamp = connection.ops.adapt_datetimefield_value(moment)
     with connection.cursor() as cursor:
-        cursor.execute(sql, [value for each in batch for value in _values(each, connection, moment)])
+        parameters = [value for each in batch for value in _values(each, connection, stamp)]
+        cursor.execute(_insertion(connection.vendor, len(batch)), parameters)
         ids = [row[0] for row in cursor.fetchall()] if tells else [0] * len(batch)
     return [Written(each.channel, each.body, each.plain, id) for each, id in zip(batch, ids, strict=True)]
 
 
-def _values(outgoing: Outgoing, connection: BaseDatabaseWrapper, moment: Any) -> tuple[Any, ...]:
-    envelope = decode(outgoing.body, channel=outgoing.channel).envelope
-    body = _model()._meta.get_field("body").get_db_prep_value(outgoing.body, connection)
-    stamp = connection.ops.adapt_datetimefield_value(moment)
-    return outgoing.channel, envelope.id, envelope.type, envelope.subject or "", body, stamp, False
+@cache
+def _insertion(vendor: str, count: int) -> str:
+    """Kept: making the text of one row takes as long as a tenth of the INSERT."""
+    connection = next(connections[alias] for alias in connections if connections[alias].vendor == vendor)
+    columns = ", ".join(map(connection.ops.quote_name, COLUMNS))
+    rows = ", ".join([f"({', '.join(['%s'] * len(COLUMNS))})"] * count)
+    tells = connection.features.can_return_rows_from_bulk_insert
+    return f"INSERT INTO {_table()} ({columns}) VALUES {rows}{' RETURNING id' if tells else ''}"
+
+
+def _values(outgoing: Outgoing, connection: BaseDatabaseWrapper, stamp: Any) -> tuple[Any, ...]:
+    head = read_head(outgoing.body)
+    body = _body().get_db_prep_value(outgoing.body, connection)
+    return outgoing.channel, head.id, head.type, head.subject or "", body, stamp, False
+
+
+@cache
+def _body() -> Field[Any, Any]:
+    return _model()._meta.get_field("body")
 
 
 @cache

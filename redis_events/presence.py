@@ -10,7 +10,7 @@ from . import floors, sent
 from .conf import conf
 from .floors import Id, parse
 from .models import OutboxEvent
-from .transports.client import Wire, refused
+from .transports.client import Wire, by_name, refused
 from .transports.roads import is_error
 from .transports.trimming import OURS
 
@@ -37,17 +37,17 @@ def look(wire: Wire, channel: str) -> Stream | None:
             return None
         if is_error(answer):
             raise refused(wire.location, str(answer))
-    facts = _facts(about)
-    by_name = {each[b"name"]: parse(each[b"last-delivered-id"].decode()) for each in map(_facts, groups)}
-    theirs = [group for group in by_name if not group.startswith(OURS.encode())]
+    facts = by_name(about)
+    known = {each[b"name"]: parse(each[b"last-delivered-id"].decode()) for each in map(by_name, groups)}
+    theirs = [group for group in known if not group.startswith(OURS.encode())]
     # After the positions: what was read by then and is not pending now is settled.
     pending = wire.call([("XPENDING", name, group) for group in theirs]) if theirs else []
     return Stream(
         last=parse(facts[b"last-generated-id"].decode()),
         first=parse(facts[b"first-entry"][0].decode()) if facts[b"first-entry"] else None,
-        positions={_stored(group): position for group, position in by_name.items()},
+        positions={_stored(group): position for group, position in known.items()},
         floors={
-            _stored(group): _settled(by_name[group], summary)
+            _stored(group): _settled(known[group], summary)
             for group, summary in zip(theirs, pending, strict=True)
             if not is_error(summary)
         },
@@ -83,13 +83,9 @@ def missing(wire: Wire, channel: str, rows: Sequence[OutboxEvent]) -> list[Outbo
 
 
 def _body(fields: list[bytes]) -> bytes | None:
-    return dict(zip(fields[::2], fields[1::2], strict=True)).get(b"event")
+    return by_name(fields).get(b"event")
 
 
 def text(entry_id: Id) -> str:
     """An entry id as the server writes it."""
     return f"{entry_id[0]}-{entry_id[1]}"
-
-
-def _facts(answer: Any) -> dict[bytes, Any]:
-    return dict(zip(answer[::2], answer[1::2], strict=True))

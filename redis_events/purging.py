@@ -7,7 +7,7 @@ from typing import Any
 
 from . import floors, sent
 from .conf import conf
-from .transports.client import Wire, refused
+from .transports.client import Wire, by_name, refused
 from .transports.roads import is_error
 
 
@@ -50,7 +50,7 @@ def _last_id(wire: Wire, name: str) -> str | None:
     if not _call(wire, "EXISTS", name):
         return None
     facts = _call(wire, "XINFO", "STREAM", name)
-    return str(dict(zip(facts[::2], facts[1::2], strict=True))[b"last-generated-id"].decode())
+    return str(by_name(facts)[b"last-generated-id"].decode())
 
 
 def _call(wire: Wire, *command: object) -> Any:

@@ -21,7 +21,7 @@ from .events import CENTURY
 from .retry import Outcome
 from .runner import Result
 from .transports.base import Delivery
-from .transports.client import ONE_CHANNEL_ONLY, Command, ErrorReply
+from .transports.client import ONE_CHANNEL_ONLY, Command, ErrorReply, by_name
 
 SAMPLE, FEW = 8, 20
 """Of a batch with more than a few results every eighth run is timed: all of them would take as long as the counting."""
@@ -114,7 +114,7 @@ class Tally:
 
     def _note_added(self, channel: str, answer: Any) -> None:
         """Redis 6.2 does not know it."""
-        facts = dict(zip(answer[::2], answer[1::2], strict=True)) if isinstance(answer, list) else {}
+        facts = by_name(answer) if isinstance(answer, list) else {}
         if b"entries-added" in facts:
             self._untold["HSET", _minute_key(self._minute), f"added {channel}"] = facts[b"entries-added"]
 

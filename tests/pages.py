@@ -122,9 +122,10 @@ def build_world(client: Any) -> Iterator[World]:
     """One of everything; `client` is a redis client. Yields while this process has a heartbeat."""
     receives(CHANNEL, name="tests.index")(lambda event: None)
     receives("live.*", name="tests.push")(lambda event: None)
-    for number in range(3):
-        data = {"number": 700 + number, "note": NAUGHTY}
-        publish(CHANNEL, data, type="shop.order.paid", key="<i>7</i>", strict=True)
+    first, *_ = [
+        publish(CHANNEL, {"number": number, "note": NAUGHTY}, type="shop.order.paid", key="<i>7</i>", strict=True)
+        for number in (700, 701, 702)
+    ]
     key = conf.redis_name(CHANNEL)
     client.xgroup_create(key, GROUP, "0")
     ((_, ((entry_id, _fields),)),) = client.xreadgroup(GROUP, "ghost", {key: ">"}, count=1)
@@ -132,7 +133,7 @@ def build_world(client: Any) -> Iterator[World]:
         channel=CHANNEL, event_id="o1", type="shop.order.paid", key="1", body=NAUGHTY.encode(), created_at=now()
     )
     inbox = InboxEntry.objects.create(digest=b"0123456789abcdef", created_at=now())
-    letter = DeadLetter.objects.get(pk=dead_letter().pk)
+    letter = DeadLetter.objects.get(pk=dead_letter(event_id=first.id, entry_id=entry_id.decode()).pk)
     wire = Wire(conf.LOCATION, timeout=1.0)
     beat(wire, card(all_receivers(), version="1.0"))
     try:

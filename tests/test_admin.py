@@ -84,7 +84,7 @@ def looks(world: World) -> list[str]:
 
 
 def acts(world: World) -> list[str]:
-    views = {"claim", "skip", "remove", "move", "pause", "stop", "replay", "discard"}
+    views = {"publish", "claim", "skip", "remove", "move", "pause", "stop", "replay", "discard"}
     selected = f"?select={world.entry_id}&consumer=ghost"
     letter = f"?select=default:{world.letter.pk}"
     return [
@@ -418,6 +418,7 @@ def test_the_entries_of_a_dead_consumer_are_claimed(world: World, root: Client, 
 def test_an_entry_is_settled_without_running_and_leaves_a_dead_letter(
     world: World, root: Client, redis_client: redis.Redis
 ) -> None:
+    world.letter.delete()  # what is held already would stay as it is
     confirm(root, f"{page(ConsumerGroup, 'skip', to=GROUP_ID)}?select={world.entry_id}")
     assert pending(redis_client) == {}
     assert HeldDelivery.objects.filter(reason__contains="root").count() == 1
@@ -441,10 +442,51 @@ def test_a_position_is_set_only_after_the_name_was_typed(world: World, root: Cli
 
     address = page(ConsumerGroup, "move", to=GROUP_ID)
     before = last()
-    assert "Type exactly" in text_of(confirm(root, address, typed="shopp", note="0").content.decode())
+    assert "Type exactly" in text_of(confirm(root, address, typed="shopp", position="0").content.decode())
     assert last() == before
-    confirm(root, address, typed="shop", note="0")
+    confirm(root, address, typed="shop", position="0")
     assert last() == "0-0"
+
+
+def test_a_position_that_is_none_is_said_where_it_was_typed(world: World, root: Client) -> None:
+    answer = confirm(root, page(ConsumerGroup, "move", to=GROUP_ID), typed="shop", position="<b>tomorrow")
+    html = answer.content.decode()
+    assert "is no entry id" in text_of(html)
+    assert 'value="&lt;b&gt;tomorrow"' in html
+
+
+# ------------------------------------------------------------------ publishing by hand
+
+
+def test_an_event_is_published_by_hand(world: World, root: Client, django_capture_on_commit_callbacks: Any) -> None:
+    one = page(Channel, "change", to=CHANNEL)
+    address = follow(root, html_of(root, one), "Publish an event…")
+    with django_capture_on_commit_callbacks(execute=True):
+        answer = confirm(root, address, type="shop.order.noted", key="7", data='{"by": "hand"}')
+    assert answer["Location"] == one
+    (event,) = inspection.events(CHANNEL, type="shop.order.noted").events
+    assert (event.key, event.data, event.source) == ("7", {"by": "hand"}, "shop")
+    message = LogEntry.objects.get().change_message
+    assert "shop.order.noted" in message
+    assert 'hand"' not in message
+
+
+@pytest.mark.parametrize(
+    ("entered", "words"),
+    [
+        ({"type": "shop.order.noted", "data": "{no"}, "The data is no JSON"),
+        ({"type": "no type!", "data": "1"}, "type"),
+        ({"type": "", "key": "7", "data": "text"}, "key"),
+    ],
+)
+def test_a_mistake_in_an_event_is_said_and_what_was_entered_stays(
+    world: World, root: Client, entered: dict[str, str], words: str
+) -> None:
+    html = confirm(root, page(Channel, "publish", to=CHANNEL), **entered).content.decode()
+    assert words in text_of(html.split('class="errornote"')[1].split("</p>")[0])
+    assert entered["data"] in html
+    assert len(inspection.events(CHANNEL).events) == 3
+    assert not LogEntry.objects.exists()
 
 
 # ------------------------------------------------------------------ receivers and listeners

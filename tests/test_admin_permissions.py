@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.usefixtures("declared"), pytest.mark.django_db(databas
 
 VIEWS = [f"view_{model._meta.model_name}" for model in PAGES]
 ACTS = {
+    ("channel", "publish"): "publish_event",
     ("receiverstatus", "pause"): "pause_receiver",
     ("receiverstatus", "resume"): "pause_receiver",
     ("consumergroup", "claim"): "claim_pending",
@@ -71,7 +72,7 @@ def clients() -> dict[str, Any]:
     return {
         "root": logged_in(user("root", is_superuser=True)),
         "viewer": logged_in(user("viewer", *VIEWS)),
-        "actor": logged_in(user("actor", *set(ACTS.values()), "view_payload", "publish_event")),
+        "actor": logged_in(user("actor", *set(ACTS.values()), "view_payload")),
         "staff": logged_in(user("staff")),
         "customer": logged_in(user("customer", *VIEWS, *set(ACTS.values()), is_staff=False)),
         "nobody": logged_in(None),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import messages
@@ -18,10 +18,10 @@ from django.template.response import TemplateResponse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..exceptions import RedisEventsError
+from ..exceptions import ActError, PublishError, RedisEventsError
 from ..inspection import Done, Server
 from . import show
-from .blocks import FOLDER
+from .blocks import FOLDER, MANY_LINES, Field
 
 if TYPE_CHECKING:
     from django.contrib.admin import AdminSite
@@ -41,15 +41,15 @@ MOST_NAMED = 20
 class Plan:
     """What an act would touch. ``ids`` or ``until`` go through the form, so that these are touched and no others.
 
-    ``run`` gets the note that was typed. ``typed`` is what must be typed first; ``asks`` is the label of a field for a
-    note, with ``note`` in it already.
+    ``typed`` is what must be typed first. ``run`` gets what was entered in ``fields``, by name; a mistake in it, which
+    it raises as ActError or PublishError, is said above the form, and what was entered stays there.
     """
 
     title: str
     question: str
     button: str
     count: int
-    run: Callable[[str], Done | None]
+    run: Callable[[Mapping[str, str]], Done | None]
     object_id: str
     object_repr: str
     ids: Sequence[str] = ()
@@ -57,7 +57,7 @@ class Plan:
     items: Sequence[str] = ()
     warning: str = ""
     typed: str = ""
-    asks: str = ""
+    fields: Sequence[Field] = ()
     flag: int = CHANGE
     is_dangerous: bool = False
 
@@ -127,18 +127,24 @@ class Acts:
         return self._carry_out(look, plan)
 
     def _confirmation(self, look: Look, plan: Plan, *, complaint: str = "") -> HttpResponseBase:
-        context = {**self.chrome(look, title=plan.title), "plan": plan, "complaint": complaint, "back": look.back}
+        fields = [replace(field, value=look.request.POST.get(field.name, field.value)) for field in plan.fields]
+        context = {"plan": plan, "fields_to_fill": fields, "complaint": complaint, "back": look.back}
+        context = {**self.chrome(look, title=plan.title), **context}
         return TemplateResponse(look.request, f"{FOLDER}/confirm.html", context)
 
     def _carry_out(self, look: Look, plan: Plan) -> HttpResponseBase:
-        note = look.request.POST.get("note", "").strip()[:500]
+        entered = {field.name: look.request.POST.get(field.name, "").strip() for field in plan.fields}
         try:
-            done = plan.run(note)
+            done = plan.run(entered)
+        except (PublishError, ActError) as error:
+            if plan.fields:
+                return self._confirmation(look, plan, complaint=str(error))
+            return _sent_back(look, messages.ERROR, _("Failed: %s") % error)
         except (RedisEventsError, Error) as error:
             self._log(look, plan, _("%(title)s: failed, %(error)s") % {"title": plan.title, "error": error})
             return _sent_back(look, messages.ERROR, _("Failed: %s") % error)
         told = _told(plan, done)
-        self._log(look, plan, f"{plan.title}: {told}{f' “{note}”' if note else ''}")
+        self._log(look, plan, " ".join([f"{plan.title}: {told}", *_to_log(plan, entered)]))
         level = messages.WARNING if done and done.left else messages.SUCCESS
         return _sent_back(look, level, told)
 
@@ -164,6 +170,12 @@ def _told(plan: Plan, done: Done | None) -> str:
         return f"{told}."
     left = ngettext("%(count)s left alone", "%(count)s left alone", skipped) % {"count": show.number(skipped)}
     return f"{told}, {left} ({show.left(done.left)})."
+
+
+def _to_log(plan: Plan, entered: Mapping[str, str]) -> list[str]:
+    """What was entered, but for the data of an event: the log has readers of its own."""
+    logged = [field for field in plan.fields if field.kind != MANY_LINES and entered[field.name]]
+    return [f"{field.label}: {entered[field.name]}." for field in logged]
 
 
 def _sent_back(look: Look, level: int, message: str) -> HttpResponseRedirect:

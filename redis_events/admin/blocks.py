@@ -9,6 +9,7 @@ from typing import ClassVar
 from django.utils.text import slugify
 
 FOLDER = "admin/redis_events"
+MANY_LINES = "textarea"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +133,12 @@ Block = Table | Cards | Facts | Text | Note | Chart
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """One field of a page's filter. ``choices`` makes it a selection; ``kind`` is the type of its input."""
+    """One field of a form. ``kind`` is the type of its input, or MANY_LINES."""
 
     name: str
     label: str
     value: str = ""
     kind: str = "search"
-    choices: Sequence[tuple[str, str]] = ()
     is_disabled: bool = False
     hint: str = ""
 

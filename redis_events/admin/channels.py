@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from django.http import Http404
 from django.utils.translation import gettext as _
@@ -11,7 +11,9 @@ from .. import inspection
 from ..inspection import ChannelFacts
 from ..models import Channel, LiveFeed, LoggedEvent
 from . import show
-from .blocks import Block, Facts, Lesson, Note, Row, Shown, Table
+from .acts import Act
+from .blocks import Block, Button, Facts, Lesson, Note, Row, Shown, Table
+from .channel_acts import publish
 from .events import event_table
 from .groups import group_table
 from .look import Look
@@ -20,6 +22,7 @@ from .pages import Page
 
 class ChannelPage(Page):
     has_items = True
+    acts: Mapping[str, Act] = {"publish": Act(permission="publish_event", plan=publish)}
 
     def blocks(self, look: Look) -> Iterator[Block]:
         found = inspection.channels(server=look.server)
@@ -36,7 +39,7 @@ def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]
     if channel is None:
         yield Note(text=show.UNKNOWN)
         return
-    yield Facts(title=_("What it is"), facts=_facts(channel))
+    yield Facts(title=_("What it is"), facts=_facts(channel), buttons=_buttons(look, channel))
     feed = look.link(LiveFeed, _("Watch it live"), query={"pattern": name})
     log = look.link(LoggedEvent, _("All its events"), query={"pattern": name})
     yield Note(text=show.links(feed, log))
@@ -47,6 +50,12 @@ def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]
         raw = inspection.channel_raw(name, server=look.server)
         rows = None if raw is None else [Row(cells=[show.data(key), show.data(value)]) for key, value in raw.items()]
         yield Table(title="XINFO STREAM", headings=[_("Field"), _("Value")], rows=rows)
+
+
+def _buttons(look: Look, channel: ChannelFacts) -> list[Button]:
+    if channel.is_pattern or not look.may("publish_event"):
+        return []
+    return [Button(label=_("Publish an event…"), url=look.act_url(Channel, "publish", to=channel.name))]
 
 
 def channel_table(look: Look, channels: Sequence[ChannelFacts], *, title: str) -> Table:

@@ -139,7 +139,7 @@ def _one(look: Look, event: EventFacts | None) -> Iterator[Block]:
         return
     yield Facts(title=_("What it is"), facts=_facts(look, event))
     steps = look.rows(lambda: inspection.trace(event, server=look.server))
-    yield _step_table(steps)
+    yield _step_table(look, steps)
     if not look.may("view_payload"):
         yield Note(text=needs_payload())
         return
@@ -163,18 +163,28 @@ def _facts(look: Look, event: EventFacts) -> Sequence[tuple[str, object]]:
     return [*found, (_("Problem"), show.status("error", event.problem))] if event.problem else found
 
 
-def _step_table(steps: Sequence[Step] | None) -> Table:
+def _step_table(look: Look, steps: Sequence[Step] | None) -> Table:
     return Table(
         title=_("What became of it"),
         headings=[_("Where"), _("Who"), _("State"), _("When"), _("More")],
-        rows=None if steps is None else [_step_row(step) for step in steps],
+        rows=None if steps is None else [_step_row(look, step) for step in steps],
     )
 
 
-def _step_row(step: Step) -> Row:
+def _step_row(look: Look, step: Step) -> Row:
+    """The note of a held delivery is the exception's text, which may quote the data."""
     state = show.status(LEVELS.get(step.state, "warning"), _words().get(step.state, step.state))
     where = _words().get(step.place, step.place)
-    return Row(cells=[where, show.data(step.who), state, show.moment(step.at), show.text(step.note)])
+    is_open = step.place != "held" or look.may("view_payload")
+    return Row(
+        cells=[
+            where,
+            show.data(step.who),
+            state,
+            show.moment(step.at),
+            show.text(step.note) if is_open else show.UNKNOWN,
+        ]
+    )
 
 
 def _words() -> dict[str, str]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import inspection
-from ..inspection import Done
 from . import show
 from .acts import MOST, Plan, chosen
+from .blocks import Field
 from .look import Look
 
 CONSUMER = "consumer"
+POSITION = "position"
 
 
 def claim(_page: object, look: Look, id: str) -> Plan | None:
@@ -37,7 +40,7 @@ def claim(_page: object, look: Look, id: str) -> Plan | None:
         warning=_("An entry that is being run at this moment by somebody who is alive would run twice."),
         object_id=id,
         object_repr=f"{channel} · {group}",
-        run=lambda note: inspection.claim(channel, group, ids=ids),
+        run=lambda entered: inspection.claim(channel, group, ids=ids),
     )
 
 
@@ -65,7 +68,7 @@ def skip(_page: object, look: Look, id: str) -> Plan | None:
         object_id=id,
         object_repr=f"{channel} · {group}",
         is_dangerous=True,
-        run=lambda note: inspection.skip(channel, group, ids, who=look.who),
+        run=lambda entered: inspection.skip(channel, group, ids, who=look.who),
     )
 
 
@@ -86,21 +89,21 @@ def remove(_page: object, look: Look, id: str) -> Plan | None:
         object_id=id,
         object_repr=f"{channel} · {group} · {consumer}",
         is_dangerous=True,
-        run=lambda note: inspection.remove_consumer(channel, group, consumer),
+        run=lambda entered: inspection.remove_consumer(channel, group, consumer),
     )
 
 
 def move(_page: object, look: Look, id: str) -> Plan | None:
-    """Let a group go on from another entry; what is typed is the group's name, what is noted the entry id."""
+    """Let a group go on from another entry; its name must be typed."""
     channel, _slash, group = id.partition("/")
     known = {each.name: each for each in inspection.groups(channel, server=look.server)}
     if group not in known:
         return None
+    hint = _("0: everything that is there is run again; $: nothing of it is run.")
     text = _("Let %(group)s on %(channel)s go on from another entry? It stands at %(last)s now.")
 
-    def run(to: str) -> Done | None:
-        inspection.move_group(channel, group, to)
-        return None
+    def run(entered: Mapping[str, str]) -> None:
+        inspection.move_group(channel, group, entered[POSITION])
 
     return Plan(
         title=_("Set position"),
@@ -108,7 +111,7 @@ def move(_page: object, look: Look, id: str) -> Plan | None:
         button=_("Yes, set it"),
         count=1,
         typed=group,
-        asks=_("Entry id to go on behind: 0 for everything, $ for nothing that is there"),
+        fields=[Field(name=POSITION, label=_("Entry id to go on behind"), kind="text", hint=hint)],
         warning=_("Backward, entries are run again; forward, those between are never run, and no dead letters tell."),
         object_id=id,
         object_repr=f"{channel} · {group}",

@@ -46,20 +46,19 @@ class GroupPage(Page):
 def _one(look: Look, id: str, found: Sequence[GroupFacts]) -> Iterator[Block]:
     channel, _slash, name = id.partition("/")
     for group in found:
-        yield Facts(title=_("Where it stands"), facts=_facts(look, group), buttons=_group_buttons(look, id))
+        yield Facts(title=_("Where it stands"), facts=_facts(look, group), buttons=_group_buttons(look, id, group))
     yield _consumer_table(look, id, inspection.consumers(channel, name, server=look.server))
     after = look.asked("after")
     entries = inspection.pending(channel, name, after=after, limit=LIMIT, server=look.server)
     yield _pending_table(look, id, entries)
 
 
-def _group_buttons(look: Look, id: str) -> list[Button]:
+def _group_buttons(look: Look, id: str, group: GroupFacts) -> list[Button]:
     if not look.may("claim_pending"):
         return []
-    return [
-        Button(label=_("Claim all pending"), url=look.act_url(ConsumerGroup, "claim", to=id)),
-        Button(label=_("Set position…"), url=look.act_url(ConsumerGroup, "move", to=id), is_dangerous=True),
-    ]
+    claim_all = Button(label=_("Claim all pending"), url=look.act_url(ConsumerGroup, "claim", to=id))
+    set_position = Button(label=_("Set position…"), url=look.act_url(ConsumerGroup, "move", to=id), is_dangerous=True)
+    return [*([claim_all] if group.pending else []), set_position]
 
 
 def group_table(look: Look, groups: Sequence[GroupFacts], *, title: str) -> Table:

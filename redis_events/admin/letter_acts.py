@@ -16,6 +16,7 @@ from ..inspection import Done, ErrorGroup
 from ..models import DeadLetter
 from . import show
 from .acts import Plan, bound, chosen
+from .blocks import Field
 from .look import Look
 
 MOST_ERRORS = 10_000
@@ -97,9 +98,9 @@ class Meant:
             items=self.items,
             object_id=self.ids[0] if len(self.ids) == 1 else "",
             object_repr=self.name,
-            asks=_("Note, for the log") if is_discard else "",
+            fields=[Field(name="note", label=_("Note, for the log"), kind="text")] if is_discard else (),
             is_dangerous=is_discard,
-            run=lambda note: run(),
+            run=lambda entered: run(),
             flag=DELETION if is_discard else CHANGE,
         )
 

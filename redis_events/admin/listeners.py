@@ -37,7 +37,7 @@ def stop(_page: object, look: Look, id: str) -> Plan | None:
         object_id=id,
         object_repr=id,
         is_dangerous=True,
-        run=lambda note: inspection.stop_listener(id, who=look.who),
+        run=lambda entered: inspection.stop_listener(id, who=look.who),
     )
 
 

@@ -42,7 +42,7 @@ def pause(_page: object, look: Look, id: str) -> Plan | None:
         warning=_("What comes for it meanwhile is parked, and run after it was resumed."),
         object_id=id,
         object_repr=receiver.name,
-        run=lambda note: inspection.pause(receiver.name, service=receiver.service, who=look.who),
+        run=lambda entered: inspection.pause(receiver.name, service=receiver.service, who=look.who),
     )
 
 
@@ -60,7 +60,7 @@ def resume(_page: object, look: Look, id: str) -> Plan | None:
         count=1,
         object_id=id,
         object_repr=receiver.name,
-        run=lambda note: _resume(receiver),
+        run=lambda entered: _resume(receiver),
     )
 
 
@@ -162,6 +162,11 @@ def _mode(receiver: ReceiverFacts) -> str:
     return ", ".join(word for word in words if word) or ("" if receiver.is_here else show.UNKNOWN)
 
 
+def _group_id(receiver: ReceiverFacts) -> str:
+    """A pattern has a group on each of its channels: then the list of groups has to do."""
+    return "" if "*" in receiver.channel else f"{receiver.channel}/{receiver.group}"
+
+
 def _facts(look: Look, receiver: ReceiverFacts) -> list[tuple[str, object]]:
     paused = format_html("{} {}", show.moment(receiver.paused_at), show.data(receiver.paused_by))
     return [
@@ -170,7 +175,7 @@ def _facts(look: Look, receiver: ReceiverFacts) -> list[tuple[str, object]]:
         *([(_("Paused"), paused)] if receiver.is_paused else []),
         (_("Channel"), look.link(Channel, receiver.channel, to=receiver.channel)),
         (_("Types"), _types(receiver)),
-        (_("Consumer group"), look.link(ConsumerGroup, show.text(receiver.group))),
+        (_("Consumer group"), look.link(ConsumerGroup, receiver.group, to=_group_id(receiver))),
         (_("Defined in"), show.data(receiver.place)),
         (_("In this code"), show.flag(receiver.is_here)),
         (_("Listeners"), show.number(receiver.listeners)),

@@ -12,7 +12,7 @@ from ..conf import RESERVED, conf
 from ..exceptions import TransportError
 from ..routing import create
 from ..transports.base import Delivery, Subscription, Transport
-from ..transports.client import Wire
+from ..transports.client import Wire, by_name
 from .facts import EventFacts
 from .log import facts, read
 from .scene import covers, scene
@@ -116,7 +116,7 @@ def _event(name: str, entry: Any) -> EventFacts | None:
     id, fields = entry
     if name:
         return read(name, id, fields)
-    heard = dict(zip(fields[::2], fields[1::2], strict=True))
+    heard = by_name(fields)
     taken = moment(id.decode())
     if taken is None or heard.keys() != {b"channel", b"body"}:
         return None

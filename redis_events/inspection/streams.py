@@ -13,7 +13,7 @@ from ..floors import parse
 from ..heartbeat import ALIVE
 from ..registry import all_receivers, publishers
 from ..routing import transport_name
-from ..transports.client import ErrorReply
+from ..transports.client import ErrorReply, by_name
 from ..transports.trimming import OURS
 from .facts import ChannelFacts, ConsumerFacts, GroupFacts, PendingFacts
 from .rates import Rates, rates
@@ -59,7 +59,7 @@ def _stream(name: str, about: Any, groups: Any) -> Stream:
 
 def named(flat: Sequence[Any]) -> dict[str, Any]:
     """A flat list of names and values, as XINFO answers, by name."""
-    return {name.decode(): value for name, value in zip(flat[::2], flat[1::2], strict=True)}
+    return {name.decode(): value for name, value in by_name(flat).items()}
 
 
 def text(name: bytes) -> str:

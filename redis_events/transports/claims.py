@@ -6,14 +6,13 @@ import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from .. import heartbeat
 from ..conf import conf
 from .base import Delivery
-from .client import Wire
+from .client import Wire, by_name
 from .keeper import Pair
 from .roads import delivery, is_error
 from .scripts import BURY, CLAIM
@@ -133,17 +132,13 @@ def _other_consumers(wire: Wire, pairs: Sequence[Pair], own: str) -> list[tuple[
         (pair, facts[b"name"], facts[b"pending"], facts[b"idle"])
         for pair, answer in zip(pairs, answers, strict=True)
         if not is_error(answer)
-        for facts in map(_facts, answer)
+        for facts in map(by_name, answer)
     ]
     return [each for each in found if _text(each[1]) != own]
 
 
 def _text(name: bytes) -> str:
     return name.decode(errors="replace")
-
-
-def _facts(answer: list[Any]) -> dict[bytes, Any]:
-    return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def report_trimmed(pair: Pair, ids: Sequence[str]) -> None:

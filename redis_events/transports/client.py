@@ -41,6 +41,11 @@ class ErrorReply(Exception):
         return str(self).partition(" ")[0]
 
 
+def by_name(answer: Sequence[Any]) -> dict[bytes, Any]:
+    """A reply of names and values in turn, as RESP2 gives all that have names."""
+    return dict(zip(answer[::2], answer[1::2], strict=True))
+
+
 class Wire:
     """One connection that is logged in. For one thread at a time.
 

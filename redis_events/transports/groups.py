@@ -15,7 +15,7 @@ from ..exceptions import Unreachable
 from ..retry import backoff
 from ..wording import one_line
 from .base import Delivery
-from .client import ErrorReply, Wire, refused
+from .client import ErrorReply, Wire, by_name, refused
 from .keeper import Pair
 from .roads import is_error
 
@@ -102,4 +102,4 @@ def _last_id(answer: Any) -> str | None:
     """The stream's last generated id; None when there is no stream."""
     if is_error(answer):
         return None
-    return str(dict(zip(answer[::2], answer[1::2], strict=True))[b"last-generated-id"].decode())
+    return str(by_name(answer)[b"last-generated-id"].decode())

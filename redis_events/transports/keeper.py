@@ -9,7 +9,7 @@ from typing import Any
 from .. import floors
 from ..conf import conf
 from ..exceptions import TransportError
-from .client import Command, Wire
+from .client import Command, Wire, by_name
 from .roads import is_error
 from .scripts import LEASE
 from .trimming import Trimmer
@@ -105,7 +105,7 @@ class Recorder:
 def _floor(group: str, facts: Any, summary: Any) -> str | None:
     """The id up to which all is settled: before the oldest pending entry, else the last delivered."""
     for each in facts:
-        known = dict(zip(each[::2], each[1::2], strict=True))
+        known = by_name(each)
         if known[b"name"] == group.encode():  # others may have names that are no text
             return floors.before(summary[1].decode()) if summary[0] else known[b"last-delivered-id"].decode()
     return None

@@ -10,7 +10,7 @@ import msgspec
 
 from ..conf import conf
 from .base import Delivery
-from .client import Command, ErrorReply, Wire
+from .client import Command, ErrorReply, Wire, by_name
 
 BLOCK = 2.0
 """Seconds a read blocks on the server; a road without an answer for BLOCK + MARGIN is dead."""
@@ -94,11 +94,11 @@ def delivery(
     """One stream entry as a delivery. An entry without the field ``event`` is somebody else's: a plain message."""
     if len(fields) == 2 and fields[0] == b"event":
         return Delivery(channel, fields[1], group, entry_id.decode(), True, starts, is_repeated)
-    by_name = dict(zip(fields[::2], fields[1::2], strict=True))
-    if by_name.keys() == SENT_AGAIN:  # this group may have had it, even where nobody had seen that it was settled
-        is_settled = bool(group) and group.encode() in by_name[b"settled"].split()
-        return Delivery(channel, by_name[b"event"], group, entry_id.decode(), True, starts, True, is_settled)
-    body, is_document = _other_body(by_name)
+    named = by_name(fields)
+    if named.keys() == SENT_AGAIN:  # this group may have had it, even where nobody had seen that it was settled
+        is_settled = bool(group) and group.encode() in named[b"settled"].split()
+        return Delivery(channel, named[b"event"], group, entry_id.decode(), True, starts, True, is_settled)
+    body, is_document = _other_body(named)
     return Delivery(channel, body, group, entry_id.decode(), is_document, starts, is_repeated)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from typing import Any
 
 import msgspec
 
@@ -14,7 +13,7 @@ from ..announcements import Announcement
 from ..conf import conf
 from ..heartbeat import Card
 from ..wording import one_line
-from .client import Wire
+from .client import Wire, by_name
 from .roads import is_error
 from .scripts import CUT, TRIM
 
@@ -96,9 +95,9 @@ class Trimmer:
         groups, stream = wire.call([("XINFO", "GROUPS", name), ("XINFO", "STREAM", name)])
         if is_error(groups) or is_error(stream):
             return
-        last = _facts(stream)[b"last-generated-id"]
+        last = by_name(stream)[b"last-generated-id"]
         served = {group for card in cards for group in card.groups(channel)}
-        for facts in map(_facts, groups):
+        for facts in map(by_name, groups):
             group = facts[b"name"].decode(errors="backslashreplace")
             if not group.startswith(OURS):
                 is_behind = facts[b"pending"] > 0 or facts[b"last-delivered-id"] != last
@@ -114,10 +113,6 @@ class Trimmer:
                 )
         elif looks > 1:
             logger.warning("%s: %s is served again, or has nothing left to read", channel, one_line(group))
-
-
-def _facts(answer: Any) -> dict[bytes, Any]:
-    return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def _entries(number: int) -> str:

@@ -10,7 +10,7 @@ from .. import announcements
 from ..conf import conf
 from ..exceptions import Unreachable
 from .base import Delivery, Subscription
-from .client import Command, Waiter, Wire, refused
+from .client import Command, Waiter, Wire, by_name, refused
 from .roads import BLOCK, MARGIN, delivery, is_error
 
 TIMEOUT = 1.0
@@ -87,7 +87,7 @@ class StreamWatch:
         answer = self._call([("XINFO", "STREAM", conf.redis_name(channel))])[0]
         if is_error(answer):
             return "0-0"  # it begins later
-        return str(dict(zip(answer[::2], answer[1::2], strict=True))[b"last-generated-id"].decode())
+        return str(by_name(answer)[b"last-generated-id"].decode())
 
     def _call(self, commands: list[Command]) -> list[Any]:
         assert self._care

@@ -34,11 +34,9 @@ def quiet(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Iterator[
         world.close()
 
 
-@pytest.fixture
-def tab(chromium: Browser, quiet: World) -> Iterator[Tab]:
-    tab = open_tab(chromium, quiet.address, state=log_in(chromium, quiet.address, user="ada"))
-    yield tab
-    tab.close()
+@pytest.fixture(scope="module")
+def tab(chromium: Browser, quiet: World) -> Tab:
+    return open_tab(chromium, quiet.address, state=log_in(chromium, quiet.address, user="ada"))
 
 
 @pytest.mark.parametrize("how", ["stopped", "frozen"])
@@ -46,6 +44,7 @@ def tab(chromium: Browser, quiet: World) -> Iterator[Tab]:
 def test_an_open_page_says_that_redis_is_away_and_recovers_by_itself(
     page: str, how: str, quiet: World, tab: Tab
 ) -> None:
+    tab.problems.clear()
     assert tab.open(f"{OURS}/{page}/") == 200
     tab.page.evaluate("window.marker = 1")
     banner = tab.page.locator(".re-banner.re-error")

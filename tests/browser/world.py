@@ -111,12 +111,16 @@ class World:
         self.address = self.serve()
         return self
 
-    def serve(self, **env: str) -> str:
-        """Start a site on the shop, its settings changed by `env`; returns its address."""
+    def serve(self, *, threads: int = 4, **env: str) -> str:
+        """Start a site on the shop, its settings changed by `env`; returns its address.
+
+        Chromium opens connections in advance; a worker without threads, and no proxy before it, waits for each of them.
+        """
         collected = self.shop.manage("collectstatic", "--no-input", "--verbosity", "0", **env)
         assert collected.wait(60) == 0, collected.output
         where = f"127.0.0.1:{free_port()}"
-        site = self.shop.python("-m", "gunicorn", "-b", where, "-w", "2", "tests.browser.wsgi:application", **env)
+        size = ("-w", "2", "--threads", str(threads))
+        site = self.shop.python("-m", "gunicorn", "-b", where, *size, "tests.browser.wsgi:application", **env)
         self.sites.append(site)
         site.wait_for_line("Listening at", timeout=30)
         return f"http://{where}"

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_noop
 
 from . import announcements, floors, held, inbox
 from .codec import Document, decode
@@ -23,6 +25,8 @@ from .routing import create, is_memory
 from .runner import group_name
 from .transports.base import Delivery, Transport
 
+NO_EVENT, NO_RECEIVER = gettext_noop("no event"), gettext_noop("no receiver of that name here")
+DONE_ALREADY = gettext_noop("done already, and once")
 PAGE = 500
 """Rows written in one transaction."""
 
@@ -92,7 +96,7 @@ class Replay:
         when nothing is named, or an id means rows in two databases; django.db.Error.
         """
         if not (ids or fingerprint or receiver):
-            raise ReplayError("name dead letters by id, fingerprint or receiver")
+            raise ReplayError(_("name dead letters by id, fingerprint or receiver"))
         known = {each.name: each for each in all_receivers()}
         wanted = {known[name].name for name in known if _is_called(known[name], receiver)} | {receiver}
         aliases = [using] if using else _aliases()
@@ -112,7 +116,7 @@ class Replay:
     def _can_run(self, row: HeldDelivery, known: dict[str, Receiver]) -> bool:
         if row.receiver in known:
             return True
-        self.left["no receiver of that name here" if row.receiver else "no event"] += 1
+        self.left[NO_RECEIVER if row.receiver else NO_EVENT] += 1
         return False
 
     def _revive(self, rows: Sequence[HeldDelivery], alias: str) -> None:
@@ -165,7 +169,7 @@ class Replay:
             return rows
         digests = {inbox.digest(*each, group_name(asked.to), asked.to.name): each for each in rows}
         done = inbox.found(digests, using=asked.alias)
-        self.left["done already, and once"] += len(done)
+        self.left[DONE_ALREADY] += len(done)
         return {identity: rows[identity] for digest, identity in digests.items() if digest not in done}
 
     def _document(self, delivery: Delivery) -> Document | None:
@@ -173,7 +177,7 @@ class Replay:
         try:
             return decode(delivery.body, channel=delivery.channel, id=id, is_document=delivery.is_document)
         except DecodeError:
-            self.left["no event"] += 1
+            self.left[NO_EVENT] += 1
             return None
 
     def _write(self, rows: Sequence[HeldDelivery], alias: str) -> None:
@@ -229,7 +233,8 @@ def _refuse_ambiguous(ids: Sequence[str], found: dict[str, QuerySet[HeldDelivery
     for number in numbers(ids):
         places = sorted(alias for alias, rows in found.items() if rows.filter(pk=number).exists())
         if len(places) > 1:
-            raise ReplayError(f"dead letter {number} is one in each of {', '.join(places)}: name its receiver too")
+            text = _("dead letter %(number)s is one in each of %(places)s: name its receiver too")
+            raise ReplayError(text % {"number": number, "places": ", ".join(places)})
 
 
 def _aliases() -> list[str]:
@@ -247,14 +252,17 @@ def _receiver(name: str) -> Receiver:
     if len(found) == 1:
         return found[0]
     names = sorted(each.name for each in found or all_receivers())
-    raise ReplayError(f"{len(found) or 'no'} receivers are called {name!r}; there are {', '.join(names) or 'none'}")
+    text = _("no receivers are called %(name)r; there are %(names)s")
+    if found:
+        text = _("%(count)s receivers are called %(name)r; there are %(names)s")
+    raise ReplayError(text % {"count": len(found), "name": name, "names": ", ".join(names) or _("none")})
 
 
 def _channels_of(receiver: Receiver) -> list[str]:
     """The stream channels it receives."""
     channels = [] if is_memory() else announcements.stream_channels(receiver.channel, announcements.fetch(timeout=1.0))
     if not channels:
-        raise ReplayError(f"{receiver.channel!r} is on no stream: nothing of it is kept")
+        raise ReplayError(_("%r is on no stream: nothing of it is kept") % receiver.channel)
     return channels
 
 

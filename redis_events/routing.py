@@ -12,11 +12,11 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from .announcements import Announcement, Lookup, announced_transport
-from .conf import conf
-from .exceptions import ConfigurationError
+from .conf import conf, mask
+from .exceptions import ConfigurationError, Unreachable
 from .registry import Receiver
 from .sender import Sender
-from .transports.base import Transport
+from .transports.base import Outgoing, Transport
 
 BUILT_IN = {
     "memory": "redis_events.transports.memory.MemoryTransport",
@@ -85,16 +85,31 @@ def create(name: str) -> Transport:
     return transport
 
 
-def sender_for(channel: str) -> Sender:
+class Undecided:
+    """Stands for the way out while nobody can be asked what carries a channel: asks again when the events leave.
+
+    Sent by pub/sub instead, a stream's event would reach nobody, and nobody would know.
+    """
+
+    def send(self, batch: Sequence[Outgoing], *, strict: bool = False) -> None:
+        """Send what can be told by now; the rest is lost as in any outage: counted, told and signalled."""
+        for each in batch:
+            sender = sender_for(each.channel)
+            if isinstance(sender, Sender):
+                sender.send([each], strict=strict)
+                continue
+            error = Unreachable(f"{mask(conf.LOCATION)} cannot be asked what carries {each.channel}")
+            _sender("pubsub").refuse([each], error, strict=strict)
+
+
+_undecided = Undecided()
+
+
+def sender_for(channel: str) -> Sender | Undecided:
     """This process's way out for a channel."""
     if _replacements:
         return _replacements[-1]
-    sender = _by_channel.get(channel)
-    if sender is None:
-        if len(_by_channel) >= _MOST_CHANNELS:
-            _by_channel.clear()
-        sender = _find_sender(channel)
-    return sender
+    return _by_channel.get(channel) or _find_sender(channel)
 
 
 def is_outbox(channel: str) -> bool:
@@ -113,17 +128,17 @@ def has_rows(channel: str) -> bool:
     return is_outbox(channel) and not _replacements and not is_memory()
 
 
-def _find_sender(channel: str) -> Sender:
-    """The sender of a channel without one so far; remembered unless what others announced could not be asked."""
-    name = transport_name(channel)
-    is_known = is_memory() or conf.channel(channel) is not None
-    if not is_known:
-        announced = _lookup.transport(channel)
-        name, is_known = announced or name, announced is not None
-    sender = _sender(name)
-    if is_known:
-        _by_channel[channel] = sender
-    return sender
+def _find_sender(channel: str) -> Sender | Undecided:
+    """The sender of a channel without one so far, and remembered from now on."""
+    name: str | None = transport_name(channel)
+    if not is_memory() and conf.channel(channel) is None:
+        name = _lookup.transport(channel)
+    if name is None:
+        return _undecided
+    if len(_by_channel) >= _MOST_CHANNELS:
+        _by_channel.clear()
+    _by_channel[channel] = _sender(name)
+    return _by_channel[channel]
 
 
 def _sender(name: str) -> Sender:

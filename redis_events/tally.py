@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,7 +45,8 @@ class Tally:
 
     def __init__(self) -> None:
         self._counting = threading.Lock()
-        self._settled: Counter[tuple[str, str]] = Counter()
+        self._settled: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        """Channels by group."""
         self._runs: Counter[str] = Counter()
         self._failed: Counter[tuple[str, Outcome]] = Counter()
         self._timed: list[tuple[str, float, int]] = []
@@ -63,14 +64,13 @@ class Tally:
     def note(self, results: Sequence[Result], *, failed: Sequence[Result], settled: Sequence[Delivery] = ()) -> None:
         """Count runs, those of them that ``failed``, and settled deliveries. Safe in any thread.
 
-        A hundred with one channel and one receiver cost 5 µs, with several of each 11 µs.
+        A hundred with one channel and one receiver cost 7 µs, with several of each 13 µs.
         """
         receivers = [result.run.receiver.name for result in results]
-        channels, groups = [each.channel for each in settled], [each.group for each in settled]
         step = SAMPLE if len(results) > FEW else 1
         with self._counting:
             _add(self._runs, receivers)
-            _add_pairs(self._settled, channels, groups)
+            _add_by_group(self._settled, settled)
             self._turn += 1  # from another one on each time, so that receivers which take turns are all timed
             if len(self._timed) < MOST_TIMED:
                 sampled = results[self._turn % step :: step]
@@ -122,10 +122,11 @@ class Tally:
         """Make numbers for Redis of what was counted since the last time."""
         with self._counting:
             settled, runs, failed, timed = self._settled, self._runs, self._failed, self._timed
-            self._settled, self._runs, self._failed, self._timed = Counter(), Counter(), Counter(), []
+            self._settled, self._runs, self._failed, self._timed = defaultdict(Counter), Counter(), Counter(), []
         self._turn_to(int(at // 60))
-        for (channel, group), number in settled.items():
-            self._increase(_minute_key(self._minute), f"settled {self._shown(channel)} {group}".rstrip(), number)
+        for group, channels in settled.items():
+            for channel, number in channels.items():
+                self._increase(_minute_key(self._minute), f"settled {self._shown(channel)} {group}".rstrip(), number)
         for name, number in runs.items():
             failures = {outcome: failed[name, outcome] for outcome in (Outcome.RETRY, Outcome.DEAD)}
             self._take_runs(name, {Outcome.DONE: number - sum(failures.values()), **failures}, at)
@@ -169,11 +170,14 @@ def _add(counter: Counter[str], names: list[str]) -> None:
         counter.update(names)
 
 
-def _add_pairs(counter: Counter[tuple[str, str]], channels: list[str], groups: list[str]) -> None:
-    if channels and _are_one(channels) and _are_one(groups):
-        counter[channels[0], groups[0]] += len(channels)
-    else:
-        counter.update(zip(channels, groups, strict=True))
+def _add_by_group(counters: defaultdict[str, Counter[str]], settled: Sequence[Delivery]) -> None:
+    """Nearly every batch is of one group."""
+    groups = [each.group for each in settled]
+    if groups and _are_one(groups):
+        _add(counters[groups[0]], [each.channel for each in settled])
+        return
+    for each in settled:
+        counters[each.group][each.channel] += 1
 
 
 def _are_one(names: list[str]) -> bool:
@@ -207,9 +211,9 @@ def _seconds(bucket: int) -> float:
 class MinuteCounts:
     """What all listeners did in the minute that began at ``start`` (seconds since 1970).
 
-    ``settled`` is in deliveries by channel and group (``shop.orders billing``), with what has no name of its own under
-    ``*``; ``added`` how many entries a
-    stream had ever had when a listener last looked. ``done``, ``retry`` and ``dead`` are runs.
+    ``settled`` is in deliveries by channel and group (``shop.orders billing``; on pub/sub by channel), with ``*`` for
+    channels that have no number of their own; ``added`` how many entries a stream had ever had when a listener last
+    looked. ``done``, ``retry`` and ``dead`` are runs.
     """
 
     start: float

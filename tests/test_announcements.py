@@ -5,14 +5,15 @@ from __future__ import annotations
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
-from redis_events import announcements, inbox
+from redis_events import announcements, inbox, publish, publish_failed
 from redis_events.announcements import Announcement, Lookup, announced_transport, contradictions, stream_channels
 from redis_events.conf import conf
 from redis_events.exceptions import Unreachable
@@ -21,7 +22,7 @@ from redis_events.transports.base import Outgoing
 from redis_events.transports.client import Wire
 from redis_events.transports.pubsub import PubSubTransport
 from redis_events.transports.stream import StreamTransport
-from tests.servers import Server, free_port
+from tests.servers import Server, free_port, wait_for
 
 STREAM = {"TRANSPORT": "stream"}
 
@@ -305,6 +306,46 @@ def test_while_the_server_is_silent_one_thread_waits_for_its_answer_and_no_other
         own.thaw()
         assert took[-1] <= 0.25 + 0.1
         assert took[-2] <= 0.05 + 0.1
+
+
+def test_an_event_nobody_can_say_the_way_of_goes_no_wrong_one_and_is_told_of(settings: Any) -> None:
+    """Another service's stream, first published to while the server hangs: by pub/sub it would reach nobody."""
+    with Server() as own, _failures() as lost:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": own.url}
+        set_channels(settings, {"orders": STREAM}, service="billing")
+        publish("orders", 1, type="order.placed", strict=True)
+        set_channels(settings, {})
+        own.freeze()
+        publish("orders", 2, type="order.placed")
+        own.thaw()
+        publish("orders", 3, type="order.placed")  # the server is back, and is not asked again for a second
+        with pytest.raises(Unreachable, match="what carries orders"):
+            publish("orders", 4, type="order.placed", strict=True)
+        assert lost == ["orders", "orders"]
+
+        def is_sent() -> bool:
+            publish("orders", 5, type="order.placed")
+            return entries(own) == 2
+
+        wait_for(is_sent, what="the server to be asked again")
+
+
+@contextmanager
+def _failures() -> Iterator[list[str]]:
+    """The channels of the events that were lost."""
+    lost: list[str] = []
+
+    def note(sender: object, batch: Sequence[Outgoing], **_: object) -> None:
+        lost.extend(each.channel for each in batch)
+
+    publish_failed.connect(note)
+    yield lost
+    publish_failed.disconnect(note)
+
+
+def entries(server: Server) -> int:
+    with server.client() as client:
+        return int(client.xlen(conf.redis_name("orders")))
 
 
 # ------------------------------------------------------------------ a channel for everybody

@@ -103,6 +103,18 @@ def test_what_was_counted_is_read_as_what_it_was(wire: Wire) -> None:
     ]
 
 
+def test_each_group_settles_for_itself(wire: Wire) -> None:
+    own = Tally()
+    settled = [Delivery(channel=channel, body=b"", group=group) for channel, group in (
+        ("orders", "shop"), ("orders", "shop:search"), ("carts", "shop"), ("orders", "shop"),
+    )]  # fmt: skip
+    note(own, settled=settled)
+    note(own, settled=settled[:1])
+    note(own, settled=deliveries("orders"))
+    tell(own, wire)
+    assert minute(wire).settled == {"orders shop": 3, "orders shop:search": 1, "carts shop": 1, "orders": 1}
+
+
 def test_the_numbers_of_two_listeners_add_up(wire: Wire) -> None:
     one, two = Tally(), Tally()
     for _ in range(3):
@@ -380,4 +392,4 @@ def test_what_was_counted_last_is_told_with_the_good_bye(
     assert drained.wait(20) == 0
     wanted = tally.last_minutes(2, at=time.time())
     found = tally.read_minutes(wanted, answers=wire.call(tally.asked_minutes(wanted)))
-    assert sum(each.settled.get("orders", 0) for each in found if each) == 7
+    assert sum(each.settled.get("orders shop", 0) for each in found if each) == 7

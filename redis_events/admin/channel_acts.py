@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from django.db import transaction
 from django.utils.translation import gettext as _
 
 from .. import inspection
@@ -46,10 +45,9 @@ def _fields() -> list[Field]:
 
 def _publish(channel: str, entered: Mapping[str, str]) -> Done:
     """Raises PublishError for what is no event, TransportError, django.db.Error."""
-    is_atomic = transaction.get_connection().in_atomic_block  # then it leaves after the commit, and cannot be strict
     type, key = entered["type"], entered["key"] or None
     data = _json(entered["data"]) if type else entered["data"]
-    publish_event(channel, data, type=type, key=key, strict=not is_atomic)
+    publish_event(channel, data, type=type, key=key, strict=True)
     return Done(done=1, left={})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from django.contrib.admin.models import CHANGE, DELETION
@@ -68,17 +69,17 @@ def discard(_page: object, look: Look, _id: str) -> Plan | None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Meant:
     """The dead letters an act is about: some by their ids, or all of one error that were there when it was counted."""
 
-    def __init__(self, *, count: int, using: str, name: str, items: Sequence[str]) -> None:
-        self.count = count
-        self.using = using
-        self.name = name
-        self.items = items
-        self.ids: Sequence[str] = ()
-        self.fingerprint = ""
-        self.until: int | None = None
+    count: int
+    using: str
+    name: str
+    ids: Sequence[str] = ()
+    items: Sequence[str] = ()
+    fingerprint: str = ""
+    until: int | None = None
 
     def plan(
         self, *, title: str, question: str, button: str, warning: str, perform: Perform, is_discard: bool = False
@@ -126,14 +127,13 @@ def _some(ids: Sequence[str]) -> Meant | None:
     letters = _rows(using, keys)
     if not letters:
         return None
-    meant = Meant(
+    return Meant(
         count=len(letters),
         using=using,
         name=letters[0].exception or letters[0].event_id,
+        ids=[f"{using}:{each.pk}" for each in letters],
         items=[f"{each.type or each.channel} {each.key} {each.event_id} → {each.receiver}" for each in letters],
     )
-    meant.ids = [f"{using}:{each.pk}" for each in letters]
-    return meant
 
 
 def _all_of(look: Look, fingerprint: str) -> Meant | None:
@@ -143,13 +143,15 @@ def _all_of(look: Look, fingerprint: str) -> Meant | None:
     until = bound(look) if look.request.method == "POST" else group.sample
     if until is None:
         return None
-    meant = Meant(count=group.count, using=group.using, name=f"{group.exception} {group.receiver}", items=[])
-    meant.fingerprint, meant.until = fingerprint, until
-    return meant
+    name = f"{group.exception} {group.receiver}"
+    return Meant(count=group.count, using=group.using, name=name, fingerprint=fingerprint, until=until)
 
 
 def _rows(using: str, keys: Sequence[str]) -> list[DeadLetter]:
     if using not in connections.settings:
         return []
-    rows = DeadLetter.objects.using(using).filter(held.ours(), pk__in=[int(key) for key in keys if len(key) < 19])
-    return list(rows.defer("raw", "traceback").order_by("pk"))
+    rows = DeadLetter.objects.using(using).filter(held.ours())
+    pks = [int(key) for key in keys if len(key) < 19]
+    if rows.filter(event_id__in=keys).exclude(pk__in=pks).exists():
+        raise ActError(_("Some of these ids are event ids of other dead letters: replay or discard all of the error."))
+    return list(rows.filter(pk__in=pks).defer("raw", "traceback").order_by("pk"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from urllib.parse import urlencode
 
 from django.contrib.admin import AdminSite
 from django.contrib.admin.utils import quote
-from django.db import Error, connections, transaction
+from django.db import Error
 from django.db.models import Model
 from django.http import HttpRequest
 from django.urls import reverse
@@ -61,11 +60,7 @@ class Look:
     def rows(self, question: Callable[[], T]) -> T | None:
         """The answer of a function that reads tables; None, and a banner, where they cannot be read."""
         try:
-            with ExitStack() as stack:
-                for connection in connections.all(initialized_only=True):
-                    if connection.in_atomic_block:  # else PostgreSQL would refuse all that comes after the error
-                        stack.enter_context(transaction.atomic(using=connection.alias))
-                return question()
+            return question()
         except Error as error:
             self._away = [_database_banner(error)]
             return None

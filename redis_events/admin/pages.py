@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
+from django.db import connections, transaction
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.http.response import HttpResponseBase
@@ -64,7 +66,8 @@ class Page(Acts, ModelAdmin):
 
     def _url(self, route: str, view: Callable[..., HttpResponseBase], name: str) -> URLPattern:
         meta = self.model._meta
-        return path(route, self.admin_site.admin_view(view), name=f"{meta.app_label}_{meta.model_name}_{name}")
+        open_view = self.admin_site.admin_view(_outside_of_transactions(view))
+        return path(route, open_view, name=f"{meta.app_label}_{meta.model_name}_{name}")
 
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
         return self.drawn(request, self.shown)
@@ -130,6 +133,18 @@ class Page(Acts, ModelAdmin):
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return request.user.has_perm(f"redis_events.view_{self.model._meta.model_name}")
+
+
+def _outside_of_transactions(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """A view that ATOMIC_REQUESTS leaves alone: acts commit their rows before they tell Redis."""
+
+    @wraps(view)
+    def outside(*args: Any, **kwargs: Any) -> HttpResponseBase:
+        return view(*args, **kwargs)
+
+    for alias in connections:
+        outside = transaction.non_atomic_requests(alias)(outside)
+    return outside
 
 
 def _fragment(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:

@@ -48,6 +48,7 @@ from .facts import (
 )
 from .feeding import Feed, feed
 from .glance import condition, drift, overview, server_facts
+from .health import checks
 from .log import event, events
 from .people import listeners, receivers, services
 from .rates import throughput
@@ -82,6 +83,7 @@ __all__ = [
     "channel",
     "channel_raw",
     "channels",
+    "checks",
     "claim",
     "condition",
     "consumers",

@@ -20,6 +20,8 @@ class Place:
     name: str
     list: str
     rows: tuple[str, ...] = ()
+    search: str = ""
+    """What the list is asked for to have the first of these rows."""
 
     @property
     def path(self) -> str:
@@ -33,7 +35,7 @@ PLACES = (
     Place(name="receivers", list="receiverstatus"),
     Place(name="receiver", list="receiverstatus", rows=("shop.receivers.charge",)),
     Place(name="events", list="loggedevent"),
-    Place(name="event", list="loggedevent", rows=("shop.order.noted",)),
+    Place(name="event", list="loggedevent", rows=("shop.order.noted",), search="?type=shop.order.noted"),
     Place(name="feed", list="livefeed"),
     Place(name="groups", list="consumergroup"),
     Place(name="group", list="consumergroup", rows=("guestbook",)),
@@ -58,7 +60,7 @@ def path_of(place: Place, tab: Tab, *, known: dict[str, str]) -> str:
 
 
 def _followed(place: Place, tab: Tab) -> str:
-    path = place.path
+    path = place.path + place.search
     for row in place.rows:
         tab.open(path)
         link = tab.page.locator("#content tbody tr", has_text=row).locator(f"a[href*='/{place.list}/']").first

@@ -34,8 +34,8 @@ class Terminal:
         return process.output
 
     def ask(self, *arguments: str) -> Any:
-        """What a command answers as JSON."""
-        return json.loads(self.run(*arguments, "--format", "json"))
+        """What a command answers as JSON; warnings of the checks go before it, to stderr."""
+        return json.loads(re.split(r"^(?=[{])", self.run(*arguments, "--format", "json"), flags=re.M)[-1])
 
     def report(self) -> int:
         """Print what it took; returns the commands."""

@@ -61,7 +61,7 @@ class Tab:
 
     def _note_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.problems.append(f"console: {message.text}")
+            self.problems.append(f"console: {message.text} {message.location.get('url')}")
 
     def _note_response(self, response: Response) -> None:
         if response.status >= 400:

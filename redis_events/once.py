@@ -75,12 +75,15 @@ class OnceRunner:
             self._resize(runs, quick=True)
             return [self.call(runs[0], durable=durable)]
         began = time.perf_counter()
+        stopped: BaseException | None = None
         try:
             results = self._committed(runs, durable)
         except _Undone as undone:
-            return self._undone(runs, undone.result.error, durable)
+            stopped = undone.result.error
         except Error as error:
-            return self._undone(runs, error, durable)
+            stopped = error
+        if stopped:  # not in there: what is raised from now on would have this one in its traceback
+            return self._undone(runs, stopped, durable)
         self._resize(runs, quick=time.perf_counter() - began < LONGEST)
         return results
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import redis
 from django.contrib import admin
 
 from redis_events.admin import PAGES
@@ -63,7 +62,7 @@ def _expected_of_view(who: str, model: str, view: str, method: str) -> set[int]:
 @pytest.fixture
 def world(settings: Any, events_settings: dict[str, Any], server: Server) -> Iterator[World]:
     settings.REDIS_EVENTS = {**events_settings, "SERVICE": "shop", "CHANNELS": {"shop.*": {"TRANSPORT": "stream"}}}
-    with redis.Redis.from_url(server.url) as client:
+    with server.client() as client:
         yield from build_world(client)
 
 

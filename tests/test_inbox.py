@@ -163,6 +163,15 @@ def test_a_failure_undoes_its_own_effect_only_and_each_other_is_had_once(alias: 
     assert own.counts == {Outcome.DONE: 3, Outcome.RETRY: 1}
 
 
+def test_the_traceback_of_a_failure_in_a_batch_is_its_own_alone(alias: str) -> None:
+    writer = Writer(alias, {"3": fail})
+    listening(writer.receiver).process(deliveries(1, 2, 3, 4))
+    traceback = HeldDelivery.objects.using(alias).get().traceback
+    assert "ValueError: no" in traceback
+    assert "_Undone" not in traceback
+    assert "another exception" not in traceback
+
+
 def swallow_a_database_error(alias: str) -> Callable[[], None]:
     def swallow() -> None:
         with suppress(DatabaseError), connections[alias].cursor() as cursor:

@@ -182,7 +182,7 @@ def _step_row(look: Look, step: Step) -> Row:
             show.data(step.who),
             state,
             show.moment(step.at),
-            show.text(step.note) if is_open else show.UNKNOWN,
+            show.prose(step.note) if is_open else show.UNKNOWN,
         ]
     )
 

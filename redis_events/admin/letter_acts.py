@@ -79,6 +79,7 @@ class Meant:
     ids: Sequence[str] = ()
     items: Sequence[str] = ()
     fingerprint: str = ""
+    receiver: str = ""
     until: int | None = None
 
     def plan(
@@ -87,7 +88,14 @@ class Meant:
         """The confirmation's words, and the call that makes them true."""
         count = {"count": show.number(self.count)}
         keys = [id.partition(":")[2] for id in self.ids]
-        run = partial(perform, ids=keys, fingerprint=self.fingerprint, using=self.using, until=self.until)
+        run = partial(
+            perform,
+            ids=keys,
+            fingerprint=self.fingerprint,
+            receiver=self.receiver,
+            using=self.using,
+            until=self.until,
+        )
         return Plan(
             title=title,
             question=question % count,
@@ -110,8 +118,10 @@ def _meant(look: Look) -> Meant | None:
     ids = chosen(look)
     if ids:
         return _some(ids)
-    fingerprint = look.asked("fingerprint")
-    return _all_of(look, fingerprint) if fingerprint else None
+    fingerprint, receiver = look.asked("fingerprint"), look.asked("receiver")
+    if fingerprint:
+        return _all_of_error(look, fingerprint)
+    return _all_of_receiver(look, receiver) if receiver else None
 
 
 def _some(ids: Sequence[str]) -> Meant | None:
@@ -136,15 +146,33 @@ def _some(ids: Sequence[str]) -> Meant | None:
     )
 
 
-def _all_of(look: Look, fingerprint: str) -> Meant | None:
+def _all_of_error(look: Look, fingerprint: str) -> Meant | None:
     group = find_group(fingerprint, look.asked("using"))
     if group is None:
         return None
-    until = bound(look) if look.request.method == "POST" else group.sample
+    until = _until(look, [group])
     if until is None:
         return None
     name = f"{group.exception} {group.receiver}"
     return Meant(count=group.count, using=group.using, name=name, fingerprint=fingerprint, until=until)
+
+
+def _all_of_receiver(look: Look, receiver: str) -> Meant | None:
+    """Those of one database: a receiver has its rows in two only while its `using` changes."""
+    found = inspection.errors(receiver=receiver, limit=MOST_ERRORS)
+    groups = [group for group in found if group.using == found[0].using]
+    until = _until(look, groups)
+    if not groups or until is None:
+        return None
+    count = sum(group.count for group in groups)
+    return Meant(count=count, using=groups[0].using, name=receiver, receiver=receiver, until=until)
+
+
+def _until(look: Look, groups: Sequence[ErrorGroup]) -> int | None:
+    """The latest that was counted; once it was confirmed, the latest that was counted then."""
+    if look.request.method == "POST":
+        return bound(look)
+    return max((group.sample for group in groups), default=None)
 
 
 def _rows(using: str, keys: Sequence[str]) -> list[DeadLetter]:

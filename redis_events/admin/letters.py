@@ -16,7 +16,7 @@ from . import show
 from .acts import Act
 from .blocks import Block, Button, Facts, Field, Lesson, Note, Row, Shown, Table, Text
 from .letter_acts import discard, find_group, replay
-from .look import BACK, Look
+from .look import BACK, Look, Query
 from .pages import Page, needs_payload
 from .payload import raw_text
 
@@ -43,6 +43,8 @@ class LetterPage(Page):
     def blocks(self, look: Look) -> Iterator[Block]:
         receiver = look.asked("receiver")
         groups = look.rows(lambda: inspection.errors(receiver=receiver, limit=LIMIT))
+        if receiver and groups:
+            yield _of_receiver(look, receiver, groups)
         yield error_table(look, groups, title=_("Errors"))
 
     def item(self, look: Look, id: str) -> Shown:
@@ -60,6 +62,12 @@ def _letter(alias: str, key: str) -> DeadLetter:
 
 
 # ------------------------------------------------------------------ by error
+
+
+def _of_receiver(look: Look, receiver: str, groups: Sequence[ErrorGroup]) -> Facts:
+    count = sum(group.count for group in groups)
+    buttons = _all_buttons(look, count, {"receiver": receiver})
+    return Facts(title=receiver, facts=[(_("Dead letters"), show.number(count))], buttons=buttons)
 
 
 def error_table(look: Look, groups: Sequence[ErrorGroup] | None, *, title: str) -> Table:
@@ -98,8 +106,11 @@ def _anchor(button: Button) -> str:
 
 
 def _group_buttons(look: Look, group: ErrorGroup) -> list[Button]:
-    same = {"fingerprint": group.fingerprint, "using": group.using}
-    count = show.number(group.count)
+    return _all_buttons(look, group.count, {"fingerprint": group.fingerprint, "using": group.using})
+
+
+def _all_buttons(look: Look, number: int, same: Query) -> list[Button]:
+    count = show.number(number)
     found = []
     if look.may("replay_event"):
         found.append(Button(label=_("Replay all %s") % count, url=look.act_url(DeadLetter, "replay", query=same)))

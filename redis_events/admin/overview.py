@@ -121,7 +121,9 @@ def _outbox_card(health: Health) -> list[Card]:
 
 
 def _drift_table(found: Sequence[Drift]) -> Table:
-    rows = [Row(cells=[show.status("warning", each.kind), show.data(each.name), each.text]) for each in found]
+    rows = [
+        Row(cells=[show.status("warning", each.kind), show.data(each.name), show.prose(each.text)]) for each in found
+    ]
     return Table(
         title=_("Known to Redis or a table, not to the code, or the other way round"),
         headings=[_("What"), _("Name"), _("Why it matters")],

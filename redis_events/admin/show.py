@@ -31,6 +31,11 @@ def data(value: object) -> str:
     return UNKNOWN if value is None or value == "" else format_html('<bdi class="re-data">{}</bdi>', value)
 
 
+def prose(value: object) -> str:
+    """A sentence in a table, of more than one line when it is long."""
+    return UNKNOWN if value is None or value == "" else format_html('<span class="re-prose">{}</span>', value)
+
+
 def names(values: Iterable[object] | None) -> str:
     """Several pieces of data, one below the other."""
     shown = format_html_join(mark_safe("<br>"), '<bdi class="re-data">{}</bdi>', ((each,) for each in values or ()))

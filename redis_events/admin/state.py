@@ -38,7 +38,7 @@ def _check_table(checks: Sequence[Check] | None) -> Table:
 def _check_row(check: Check) -> Row:
     words = {"ok": _("ok"), "warning": _("warning"), "error": _("error"), "unknown": _("unknown")}
     level = show.status(check.level, words.get(check.level, check.level))
-    return Row(cells=[level, check.title, check.detail, check.advice])
+    return Row(cells=[level, check.title, show.prose(check.detail), show.prose(check.advice)])
 
 
 def _message_table(messages: Sequence[CheckMessage]) -> Table:
@@ -53,7 +53,7 @@ def _message_table(messages: Sequence[CheckMessage]) -> Table:
 def _message_row(message: CheckMessage) -> Row:
     is_error = message.level >= ERROR_LEVEL
     level = show.status("error", _("error")) if is_error else show.status("warning", _("warning"))
-    return Row(cells=[level, show.text(message.id), message.msg, show.text(message.hint)])
+    return Row(cells=[level, show.text(message.id), show.prose(message.msg), show.prose(message.hint)])
 
 
 def _setting_table() -> Table:

@@ -21,7 +21,8 @@ from .events import event_cells
 from .look import Look
 from .pages import Page
 
-NOT_KEPT = {"Cache-Control": "no-store"}
+BETWEEN = "<!--banners-->"
+"""Between rows and banners: nobody's text can be a comment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +60,7 @@ class FeedPage(Page):
         return [("rows/", self.rows_view, "rows"), *super().act_views()]
 
     def rows_view(self, request: HttpRequest) -> HttpResponseBase:
-        """What came since a cursor, as rows, and the next cursor in X-Cursor; with X-Trouble, banners instead."""
+        """What came since a cursor, as rows, then the banners; the next cursor is in X-Cursor."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method not in ("GET", "HEAD"):
@@ -67,11 +68,9 @@ class FeedPage(Page):
         with Server() as server:
             look = self.look(request, server=server)
             feed = _ask(look)
-            if server.trouble:
-                html = render_to_string(f"{FOLDER}/inside.html", {"banners": look.banners()}, request=request)
-                return HttpResponse(html, headers={"X-Trouble": server.trouble.kind, **NOT_KEPT})
-            html = render_to_string(f"{FOLDER}/rows.html", {"rows": _rows(look, feed)}, request=request)
-        return HttpResponse(html, headers={"X-Cursor": feed.cursor, **NOT_KEPT})
+            context = {"rows": _rows(look, feed), "banners": look.banners()}
+        html = [render_to_string(f"{FOLDER}/{name}.html", context, request=request) for name in ("rows", "inside")]
+        return HttpResponse(BETWEEN.join(html), headers={"X-Cursor": feed.cursor, "Cache-Control": "no-store"})
 
 
 def _ask(look: Look) -> Feed:

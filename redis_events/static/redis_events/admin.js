@@ -61,12 +61,15 @@
       target: active && root.contains(active) ? active.getAttribute("href") || active.value : null,
       open: Array.from(root.querySelectorAll("details"), (each) => each.open),
       ticked: Array.from(root.querySelectorAll("input[type=checkbox]:checked"), (each) => each.value),
+      alerts: Array.from(root.querySelectorAll(".re-banner"), (each) => each.textContent),
       scrolled: Array.from(root.querySelectorAll(".re-scroll, .re-text"), (each) => [each.scrollLeft, each.scrollTop]),
     };
   }
 
   function restore(root, state) {
     root.querySelectorAll("details").forEach((each, index) => { each.open = Boolean(state.open[index]); });
+    // What was said once is not said again with each change of the page.
+    root.querySelectorAll("[role=alert]").forEach((each) => { if (state.alerts.includes(each.textContent)) each.removeAttribute("role"); });
     root.querySelectorAll("input[type=checkbox]").forEach((each) => { each.checked = state.ticked.includes(each.value); });
     root.querySelectorAll(".re-scroll, .re-text").forEach((each, index) => {
       const [left, top] = state.scrolled[index] || [0, 0];
@@ -109,7 +112,7 @@
     const pause = feed.querySelector("[data-re=pause]"), clear = feed.querySelector("[data-re=clear]");
     const wrap = feed.querySelector("[data-re=wrap]"), refresh = feed.querySelector("[data-re-refresh]");
     const waiting = document.createElement("tbody");
-    let cursor = feed.dataset.cursor, paused = false;
+    let cursor = feed.dataset.cursor, paused = false, shown = "";
     refresh.hidden = true;
     [pause, clear, wrap].forEach((each) => { each.hidden = false; });
 
@@ -130,12 +133,11 @@
       const address = new URL(feed.dataset.url, location.href);
       address.searchParams.set("after", cursor);
       const answer = await fetched(address, {});
-      const isAway = answer.headers.has("X-Trouble");
-      inside.innerHTML = isAway ? answer.text : "";
-      if (isAway) return "";
+      const [news, banners] = answer.text.split("<!--banners-->");
+      if (banners !== shown) inside.innerHTML = shown = banners;
       cursor = answer.headers.get("X-Cursor") || cursor;
       const fresh = document.createElement("tbody");
-      fresh.innerHTML = answer.text;
+      fresh.innerHTML = news;
       if (paused) waiting.prepend(...fresh.children); else put(fresh);
       return state();
     });

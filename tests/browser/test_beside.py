@@ -19,7 +19,7 @@ from tests.browser.world import World
 from tests.servers import wait_for
 
 pytestmark = pytest.mark.slow
-FEEDS, REQUESTS, EVERY = 10, 200, 2.0
+FEEDS, REQUESTS, EVERY = 10, 150, 2.0
 PROMISED = 0.05
 """Seconds, for 19 of 20 requests."""
 
@@ -86,7 +86,7 @@ def seconds_of_requests(site: str) -> list[float]:
         assert connection.getresponse().read()
         connection.close()
         took.append(time.monotonic() - began)
-        time.sleep(0.02)  # not a wait: somebody who asks fifty times a second
+        time.sleep(0.02)  # not a wait: somebody who asks all the time
     return took
 
 
@@ -97,6 +97,7 @@ def p95(took: list[float]) -> float:
 def test_ten_open_feeds_leave_other_requests_below_50_ms(world: World, tab: Tab) -> None:
     cookie = "; ".join(f"{each['name']}={each['value']}" for each in tab.page.context.cookies())
     site = world.serve(threads=1)
+    seconds_of_requests(site)  # each worker has its templates now
     idle = seconds_of_requests(site)
     with open_feeds(site, cookie) as feeds:
         beside = seconds_of_requests(site)

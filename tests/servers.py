@@ -100,13 +100,17 @@ def find_server() -> str:
 
 
 def needs(what: str) -> str:
-    """The program (or folder of programs) called `what`: "postgres", "redis7" or "chromium".
+    """The program (or folder of programs) called `what`: "postgres", "redis7", "gettext" or "chromium".
 
     Without it the running test is skipped with the reason, but fails when CI is set: there it has to exist.
     """
     place, hint = {
         "postgres": (_postgres_programs(), "PostgreSQL's initdb and postgres (apt-get install postgresql)"),
         "redis7": (_redis(), "redis-server on PATH (apt-get install redis-server)"),
+        "gettext": (
+            shutil.which("xgettext") and shutil.which("msgfmt"),
+            "xgettext and msgfmt (apt-get install gettext)",
+        ),
         "chromium": (_chromium(), "chromium on PATH (apt-get install chromium) and pip install -e '.[browser]'"),
     }[what]
     if place:

@@ -264,6 +264,23 @@ def test_a_search_of_ten_thousand_entries_in_a_busy_stream_among_idle_ones_is_fe
         assert server.round_trips <= 12
 
 
+def test_a_search_through_fifty_equally_busy_streams_is_few_round_trips(streams: Any, client: Any, prefix: str) -> None:
+    for number in range(50):
+        publish(f"shop.c{number}", 1, type="shop.thing.done", strict=True)
+    pipeline = client.pipeline(transaction=False)
+    for number in range(10_000):
+        pipeline.xadd(f"{prefix}:shop.c{number % 50}", {"event": f'{{"n": {number}}}'})
+    pipeline.execute()
+    with Server(patience=5) as server:
+        assert len(inspection.events(server=server).events) == 50
+        assert server.round_trips <= 6
+        page = inspection.events(text="not there", server=server)
+        assert page.scanned == 10_000
+        assert server.round_trips <= 20
+    with Server(patience=5) as server:
+        assert [each.raw for each in inspection.events(text='"n": 77}', server=server).events] == [b'{"n": 77}']
+
+
 def test_what_is_no_event_is_shown_with_its_problem(streams: Any, client: Any, prefix: str) -> None:
     client.xadd(f"{prefix}:shop.orders", {"event": b"\xff\xfe"})
     client.xadd(f"{prefix}:shop.orders", {"data": "Hello"})

@@ -149,15 +149,19 @@ class Log:
             yield place, delivery(newest, "", f"{place[0]}-{place[1]}".encode(), fields)
 
     def _fill(self, most: int) -> bool:
-        """Have the next entry of each channel that has one; whether there is any."""
-        empty = [channel for channel in self._ends if channel not in self._waiting]
-        if empty:
-            count = max(1, min(most, CHUNK // len(empty), CHUNK_BYTES // self._size // len(empty)))
-            ask = [
-                ("XREVRANGE", conf.redis_name(each), self._ends[each], self._since, "COUNT", count) for each in empty
-            ]
-            for channel, answer in zip(empty, self._server.ask(*ask), strict=True):
-                self._take(channel, answer, count)
+        """Have the next entry of each channel that has one; whether there is any.
+
+        When one has run empty, those that soon will are asked along with it: streams that are equally busy would
+        otherwise cost a round trip each.
+        """
+        if self._ends.keys() <= self._waiting.keys():
+            return bool(self._waiting)
+        few = most // len(self._ends) // 2
+        wanted = [channel for channel in self._ends if len(self._waiting.get(channel, ())) <= few]
+        count = max(1, min(most, CHUNK // len(wanted), CHUNK_BYTES // self._size // len(wanted)))
+        ask = [("XREVRANGE", conf.redis_name(each), self._ends[each], self._since, "COUNT", count) for each in wanted]
+        for channel, answer in zip(wanted, self._server.ask(*ask), strict=True):
+            self._take(channel, answer, count)
         return bool(self._waiting)
 
     def _take(self, channel: str, answer: Any, count: int) -> None:
@@ -167,7 +171,8 @@ class Log:
             del self._ends[channel]
             return
         self._size = max(1, sum(len(value) for _, fields in answer for value in fields) // len(answer))
-        self._waiting[channel] = [((*parse(id.decode()), channel), fields) for id, fields in reversed(answer)]
+        older = [((*parse(id.decode()), channel), fields) for id, fields in reversed(answer)]
+        self._waiting[channel] = older + self._waiting.get(channel, [])
         if len(answer) < count:
             del self._ends[channel]
         else:

@@ -18,7 +18,7 @@ from ..routing import is_memory
 from ..transports.client import Command, ErrorReply, Wire
 from .facts import Trouble
 
-PATIENCE = 0.8
+PATIENCE = 0.6
 """Seconds all questions of one look may take together: a page is there within 1.2."""
 BREATH = 1.0
 """Seconds during which a server that gave no answer is not asked again: many pages may be open."""

@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 class RedisEventsConfig(AppConfig):
     name = "redis_events"
-    verbose_name = _("Events")
+    verbose_name = _("Redis events")
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

@@ -120,16 +120,15 @@ def event_table(
 
 def event_cells(look: Look, event: EventFacts) -> list[object]:
     """One event's row, of a table or of the live feed."""
-    id = event.id or event.entry_id
     place = f"{event.channel}/{event.entry_id}"
     return [
-        show.moment(event.moment),
+        look.link(LoggedEvent, show.moment(event.moment), to=place) if event.entry_id else show.moment(event.moment),
         look.link(Channel, event.channel, to=event.channel),
         show.status("error", event.problem) if event.problem else show.data(event.type),
         show.data(event.key),
         show.data(event.source),
         show.short(event.data) if look.may("view_payload") else show.UNKNOWN,
-        look.link(LoggedEvent, id, to=place) if event.entry_id else show.data(id),
+        show.data(event.id or event.entry_id),
     ]
 
 

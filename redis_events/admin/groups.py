@@ -66,7 +66,7 @@ def group_table(look: Look, groups: Sequence[GroupFacts], *, title: str) -> Tabl
     return Table(
         title=title,
         headings=[
-            *(_("Group"), _("Channel"), _("State"), _("Lag"), _("Behind since"), _("Pending"), _("Longest idle")),
+            *(_("Group"), _("Channel"), _("Lag"), _("Behind since"), _("State"), _("Pending"), _("Longest idle")),
             *(_("Consumers alive"), _("Last delivered"), _("Settled a minute"), _("Caught up in")),
         ],
         rows=look.drawn(groups, lambda group: _row(look, group)),
@@ -86,9 +86,9 @@ def _row(look: Look, group: GroupFacts) -> Row:
         cells=[
             look.link(ConsumerGroup, group.name, to=f"{group.channel}/{group.name}"),
             look.link(Channel, group.channel, to=group.channel),
-            _state(group),
             show.number(group.lag),
             show.since(group.behind_since),
+            _state(group),
             show.number(group.pending),
             show.seconds(group.oldest_idle),
             _alive(group),

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from django.db import connections
 from django.http import Http404
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 
 from .. import held, inspection
@@ -74,7 +75,7 @@ def error_table(look: Look, groups: Sequence[ErrorGroup] | None, *, title: str) 
     """Dead letters by what failed, a row each, the latest first."""
     return Table(
         title=title,
-        headings=[_("Error"), _("Receiver"), _("Channel"), _("Dead letters"), _("Latest"), _("First"), ""],
+        headings=[_("Error"), _("Receiver"), _("Channel"), _("Dead letters"), _("Latest"), _("First")],
         rows=None if groups is None else [_error_row(look, group) for group in groups],
         empty=_("No dead letters: every event was handled, or is being tried again."),
         lesson=Lesson(
@@ -86,17 +87,17 @@ def error_table(look: Look, groups: Sequence[ErrorGroup] | None, *, title: str) 
 
 def _error_row(look: Look, group: ErrorGroup) -> Row:
     same = {"fingerprint": group.fingerprint, "using": group.using}
-    name = group.exception or _("no event")
-    reason = show.short(group.reason) if look.may("view_payload") else ""
+    error = look.link(DeadLetter, group.exception or _("no event"), query=same)
+    reason = show.short(group.reason) if group.reason and look.may("view_payload") else ""
+    acts = show.links(*(_anchor(button) for button in _group_buttons(look, group)))
     return Row(
         cells=[
-            format_html("{}<br>{}", look.link(DeadLetter, name, query=same), reason),
+            format_html_join(mark_safe("<br>"), "{}", ((line,) for line in (error, reason, acts) if line)),
             show.data(group.receiver),
             look.link(Channel, group.channel, to=group.channel),
             show.number(group.count),
             show.since(group.last),
             show.moment(group.first),
-            show.links(*(_anchor(button) for button in _group_buttons(look, group))),
         ]
     )
 
@@ -156,7 +157,7 @@ def _letter_table(look: Look, letters: Sequence[HeldDelivery] | None, group: Err
     count = {"shown": show.number(len(letters or ())), "all": show.number(group.count)}
     return Table(
         title=_("Dead letters"),
-        headings=[_("Event"), _("Type"), _("Key"), _("Runs"), _("Died"), _("Held since"), _("Reason")],
+        headings=[_("Event"), _("Type"), _("Key"), _("Reason"), _("Runs"), _("Died")],
         rows=None if letters is None else [_letter_row(look, letter) for letter in letters],
         note=_("The latest %(shown)s of %(all)s.") % count,
         buttons=_letter_buttons(look, group),
@@ -184,13 +185,12 @@ def _letter_row(look: Look, letter: HeldDelivery) -> Row:
         value=_id(letter),
         label=letter.event_id,
         cells=[
-            look.link(DeadLetter, letter.event_id, to=_id(letter)),
+            look.link(DeadLetter, show.tail(letter.event_id), to=_id(letter)),
             show.data(letter.type),
             show.data(letter.key),
+            show.short(letter.reason) if look.may("view_payload") else show.UNKNOWN,
             show.number(letter.attempt),
             show.moment(letter.updated_at),
-            show.moment(letter.created_at),
-            show.short(letter.reason) if look.may("view_payload") else show.UNKNOWN,
         ],
     )
 

@@ -80,15 +80,16 @@ def _memory(server: ServerFacts) -> str:
 
 def _cards(look: Look, health: Health) -> list[Card]:
     last = health.minutes[-2] if len(health.minutes) > 1 else None  # the last whole one
+    minute = show.minute(last.start) if last else ""
     lags = [group.lag for group in health.groups if group.lag is not None]
     is_known = not look.is_blind
     lag = max(lags, default=0 if is_known and not health.groups else None)
     dead = look.link(DeadLetter, show.number(health.dead_letters))
     alive = look.link(ListenerStatus, show.number(health.listeners_alive))
     return [
-        Card(label=_("Published a minute"), value=show.number(last.published if last else None)),
-        Card(label=_("Settled a minute"), value=show.number(last.settled if last else None)),
-        Card(label=_("Failed a minute"), value=show.number(_failed(last))),
+        Card(label=_("Published a minute"), value=show.number(last.published if last else None), note=minute),
+        Card(label=_("Settled a minute"), value=show.number(last.settled if last else None), note=minute),
+        Card(label=_("Failed a minute"), value=show.number(_failed(last)), note=minute),
         Card(label=_("Largest lag"), value=look.link(ConsumerGroup, show.number(lag)), note=_("entries not read")),
         _oldest(look, (group.behind_since for group in health.groups), is_known=is_known),
         Card(label=_("Dead letters"), value=dead),

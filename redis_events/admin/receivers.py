@@ -159,7 +159,7 @@ def _state(receiver: ReceiverFacts) -> str:
 
 def _mode(receiver: ReceiverFacts) -> str:
     words = [_("once") if receiver.once else "", _("async") if receiver.is_async else ""]
-    return ", ".join(word for word in words if word) or ("" if receiver.is_here else show.UNKNOWN)
+    return ", ".join(word for word in words if word) or (_("plain") if receiver.is_here else show.UNKNOWN)
 
 
 def _group_id(receiver: ReceiverFacts) -> str:

@@ -18,6 +18,7 @@ UNKNOWN = "—"
 MOST_SHOWN = 64 * 1024
 """Bytes, or characters, of data that a page shows unasked."""
 SHORT = 120
+TAIL = 12
 ICONS = {"ok": "✓", "warning": "⚠", "error": "✕", "unknown": "?", "idle": "‖"}
 
 
@@ -40,6 +41,13 @@ def names(values: Iterable[object] | None) -> str:
     """Several pieces of data, one below the other."""
     shown = format_html_join(mark_safe("<br>"), '<bdi class="re-data">{}</bdi>', ((each,) for each in values or ()))
     return shown or UNKNOWN
+
+
+def tail(id: str) -> str:
+    """The end of an event's id, where ids differ; the whole of it is said where one points at it."""
+    if len(id) <= TAIL + 1:
+        return id
+    return format_html('<span title="{}">…{}</span>', id, id[-TAIL:])
 
 
 def number(value: float | None, *, decimals: int | None = None) -> str:
@@ -65,6 +73,8 @@ def seconds(value: float | None) -> str:
     """A duration in its largest fitting unit."""
     if value is None:
         return UNKNOWN
+    if 0 < value < 0.000_05:
+        return _("< 0.1 ms")
     if value < 1:
         return _("%s ms") % number(value * 1000, decimals=0 if value >= 0.01 else 1)
     if value < 60:
@@ -84,6 +94,12 @@ def moment(value: datetime | None) -> str:
     local = timezone.localtime(value) if timezone.is_aware(value) else value
     shown = f"{date_format(local, 'SHORT_DATE_FORMAT')} {date_format(local, 'H:i:s')}"
     return format_html('<time datetime="{}">{}</time>', value.isoformat(), shown)
+
+
+def minute(value: datetime) -> str:
+    """The minute of a moment of today, or of last night."""
+    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    return format_html('<time datetime="{}">{}</time>', value.isoformat(), date_format(local, "H:i"))
 
 
 def age(value: datetime | None) -> str:
@@ -114,7 +130,8 @@ def unknown_or(level: str, word: object, value: object) -> str:
 def short(value: Any) -> str:
     """The beginning of an event's data, on one line."""
     line = value if isinstance(value, str) else as_json(value, indent=None)
-    return data(line if len(line) <= SHORT else f"{line[:SHORT]}…")
+    shown = line if len(line) <= SHORT else f"{line[:SHORT]}…"
+    return format_html('<bdi class="re-data re-short">{}</bdi>', shown) if shown else UNKNOWN
 
 
 def as_json(value: Any, *, indent: int | None = 2) -> str:

@@ -38,7 +38,7 @@ def _check_table(checks: Sequence[Check] | None) -> Table:
 def _check_row(check: Check) -> Row:
     words = {"ok": _("ok"), "warning": _("warning"), "error": _("error"), "unknown": _("unknown")}
     level = show.status(check.level, words.get(check.level, check.level))
-    return Row(cells=[level, check.title, show.prose(check.detail), show.prose(check.advice)])
+    return Row(cells=[level, show.prose(check.title), show.prose(check.detail), show.prose(check.advice)])
 
 
 def _message_table(messages: Sequence[CheckMessage]) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 
@@ -10,13 +10,15 @@ from django.contrib import admin
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import inspection
-from ..models import HeldDelivery, OutboxEvent
+from ..models import HeldDelivery, InboxEntry, OutboxEvent
 from ..registry import all_receivers
 from . import show
+from .blocks import FOLDER
 from .pages import needs_payload
 from .stock import ModelAdmin, Paginator
 
@@ -42,9 +44,16 @@ class ReadOnly(ModelAdmin):
     ordering = ("-pk",)
     sortable_by = ()
     actions = None
-    open_fields: tuple[str, ...] = ()
+    change_list_template = f"{FOLDER}/change_list.html"
+    change_form_template = f"{FOLDER}/change_form.html"
+    open_fields: tuple[Any, ...] = ()
     secret_fields: tuple[str, ...] = ()
     """Fields that may hold data, for those with the permission to see it."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        """Headed by what the rows are; the title of stock asks to choose one of them."""
+        title = capfirst(str(self.model._meta.verbose_name_plural))
+        return super().changelist_view(request, {"title": title, **(extra_context or {})})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
@@ -56,6 +65,10 @@ class ReadOnly(ModelAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         return self.get_fields(request, obj)
+
+    @admin.display(description=gettext_lazy("event id"))
+    def event(self, row: Any) -> str:
+        return show.data(show.tail(row.event_id))
 
     @admin.display(description=gettext_lazy("data"))
     def concealed(self, row: Model) -> str:
@@ -71,6 +84,18 @@ class ReadOnly(ModelAdmin):
         return False
 
 
+def to_the_second(model: type[Model], name: str) -> Callable[[Model], str]:
+    """A column for a moment, headed as its field is: stock's has no seconds."""
+    field: Any = model._meta.get_field(name)
+
+    @admin.display(description=field.verbose_name)
+    def shown(row: Model) -> str:
+        return show.moment(getattr(row, name))
+
+    shown.__name__ = name  # the help text and the style of the column go by it
+    return shown
+
+
 def _may_see_data(request: HttpRequest) -> bool:
     return request.user.has_perm("redis_events.view_payload")
 
@@ -78,7 +103,7 @@ def _may_see_data(request: HttpRequest) -> bool:
 def shown_bytes(raw: bytes | memoryview) -> str:
     """Bytes in a box of their own: the first 64 KB of them, the others only when they are asked for."""
     whole = bytes(raw)
-    box = '<pre dir="auto" tabindex="0">{}</pre>'
+    box = '<pre class="re-text" dir="auto" tabindex="0">{}</pre>'
     beginning = format_html(box, show.raw_text(whole[: show.MOST_SHOWN]))
     if len(whole) <= show.MOST_SHOWN:
         return beginning
@@ -100,11 +125,12 @@ class ByReceiver(admin.SimpleListFilter):
 
 
 class HeldTable(ReadOnly):
-    list_display = ("event_id", "state", "receiver", "channel", "type", "key", "attempt", "due", "updated_at")
+    due, created_at, updated_at = (to_the_second(HeldDelivery, name) for name in ("due", "created_at", "updated_at"))
+    list_display = ("event", "state", "receiver", "channel", "type", "key", "attempt", due, updated_at)
     list_filter = ("state", ByReceiver)
     open_fields = (
         *("event_id", "source", "state", "receiver", "group", "channel", "type", "key", "entry_id"),
-        *("attempt", "replayed", "due", "created_at", "updated_at", "exception", "fingerprint"),
+        *("attempt", "replayed", due, created_at, updated_at, "exception", "fingerprint"),
     )
     secret_fields = ("reason", "traceback", "raw")
 
@@ -117,10 +143,11 @@ class HeldTable(ReadOnly):
 
 
 class InboxTable(ReadOnly):
-    list_display = ("__str__", "created_at")
+    created_at = to_the_second(InboxEntry, "created_at")
+    list_display = ("__str__", created_at)
     list_display_links = None
     ordering = ("-created_at",)
-    open_fields = ("__str__", "created_at")
+    open_fields = ("__str__", created_at)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """An address names an entry as its line in the list does."""
@@ -135,11 +162,11 @@ class InboxTable(ReadOnly):
 
 
 class OutboxTable(ReadOnly):
-    list_display = ("event_id", "channel", "type", "key", "created_at", "is_sent", "discarded")
+    created_at = to_the_second(OutboxEvent, "created_at")
+    list_display = ("event", "channel", "type", "key", created_at, "is_sent", "discarded")
     list_filter = ("discarded",)
-    open_fields = ("event_id", "channel", "type", "key", "created_at", "entry", "discarded")
+    open_fields = ("event_id", "channel", "type", "key", created_at, "entry", "discarded")
     secret_fields = ("body",)
-    change_list_template = "admin/redis_events/outbox.html"
 
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         return ["bytes" if name == "body" else name for name in super().get_fields(request, obj)]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from django.utils.translation import gettext as _
+
 from ..announcements import is_stream
 from ..conf import conf
 from ..heartbeat import Announced, Card
@@ -137,7 +139,10 @@ def _declared(receiver: Receiver, here: Scene) -> dict[str, Any]:
 
 
 def _policy(retry: Retry) -> str:
-    return f"{retry.attempts}, {retry.delay:g}–{retry.max_delay:g} s"
+    if retry.attempts == 1:
+        return _("1 run, no retry")
+    told = {"runs": retry.attempts, "least": f"{retry.delay:g}", "most": f"{retry.max_delay:g}"}
+    return _("%(runs)s runs, at most %(least)s–%(most)s s apart") % told
 
 
 def _pause(pause: Pause | None) -> dict[str, Any]:

@@ -63,8 +63,8 @@ def channel_table(look: Look, channels: Sequence[ChannelFacts], *, title: str) -
     return Table(
         title=title,
         headings=[
-            *(_("Name"), _("Transport"), _("Announced by"), _("Receivers"), _("Groups"), _("Length")),
-            *(_("Published a minute"), _("Lag"), _("Last event"), _("Kept for")),
+            *(_("Name"), _("Transport"), _("Lag"), _("Published a minute"), _("Last event"), _("Receivers")),
+            *(_("Groups"), _("Length"), _("Kept for"), _("Announced by")),
         ],
         rows=look.drawn(channels, lambda channel: _row(look, channel)),
         lesson=Lesson(
@@ -83,14 +83,14 @@ def _row(look: Look, channel: ChannelFacts) -> Row:
         cells=[
             look.link(Channel, channel.name, to=channel.name),
             _transport(channel),
-            show.names(channel.announced_by),
+            show.number(channel.lag),
+            show.number(channel.rate),
+            show.moment(channel.last_event),
             show.names(channel.receivers),
             show.number(channel.groups),
             show.number(channel.length),
-            show.number(channel.rate),
-            show.number(channel.lag),
-            show.moment(channel.last_event),
             show.seconds(channel.retention),
+            show.names(channel.announced_by),
         ]
     )
 
@@ -99,7 +99,7 @@ def _transport(channel: ChannelFacts) -> str:
     if channel.problem:
         return show.status("error", channel.problem)
     if channel.transport == "pubsub":
-        return _("pub/sub, at most once")
+        return show.prose(_("pub/sub, at most once"))
     return _("outbox + stream") if channel.has_outbox else channel.transport
 
 

@@ -110,7 +110,7 @@ def event_table(
     )
     return Table(
         title=title,
-        headings=[_("When"), _("Channel"), _("Type"), _("Key"), _("From"), _("Data"), _("Event id")],
+        headings=[_("When"), _("Channel"), _("Type"), _("Key"), _("Data"), _("From"), _("Event id")],
         rows=look.drawn(events, lambda event: Row(cells=event_cells(look, event))),
         empty=_("Nothing found here.") if is_search else "",
         lesson=None if is_search else lesson,
@@ -126,9 +126,9 @@ def event_cells(look: Look, event: EventFacts) -> list[object]:
         look.link(Channel, event.channel, to=event.channel),
         show.status("error", event.problem) if event.problem else show.data(event.type),
         show.data(event.key),
-        show.data(event.source),
         show.short(event.data) if look.may("view_payload") else show.UNKNOWN,
-        show.data(event.id or event.entry_id),
+        show.data(event.source),
+        show.data(show.tail(event.id or event.entry_id)),
     ]
 
 

@@ -45,9 +45,10 @@ class FeedPage(Page):
             cursor=feed.cursor,
             url=look.url(LiveFeed, view="rows", query=asked),
             next=look.url(LiveFeed, query={**asked, "after": feed.cursor}),
-            headings=[_("When"), _("Channel"), _("Type"), _("Key"), _("From"), _("Data"), _("Event id")],
+            headings=[_("When"), _("Channel"), _("Type"), _("Key"), _("Data"), _("From"), _("Event id")],
         )
-        return Shown(blocks=(), fields=self.fields_of(look), feed=frame)
+        begun = Field(name="after", label="", kind="hidden", value=look.asked("after") or feed.cursor)
+        return Shown(blocks=(), fields=[*self.fields_of(look), begun], feed=frame)
 
     def fields_of(self, look: Look) -> list[Field]:
         hint = "" if look.may("view_payload") else _("In type and key: data needs a permission you do not have.")

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from django.db import connections
 from django.http import Http404
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 
 from .. import held, inspection
@@ -92,7 +91,7 @@ def _error_row(look: Look, group: ErrorGroup) -> Row:
     acts = show.links(*(_anchor(button) for button in _group_buttons(look, group)))
     return Row(
         cells=[
-            format_html_join(mark_safe("<br>"), "{}", ((line,) for line in (error, reason, acts) if line)),
+            format_html_join("", "<div>{}</div>", ((line,) for line in (error, reason, acts) if line)),
             show.data(group.receiver),
             look.link(Channel, group.channel, to=group.channel),
             show.number(group.count),

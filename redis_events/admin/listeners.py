@@ -70,8 +70,8 @@ def _table(look: Look, listeners: Sequence[ListenerFacts]) -> Table:
     return Table(
         title=_("Listeners"),
         headings=[
-            *(_("Listener"), _("Service"), _("State"), _("Host"), _("Process"), _("Version"), _("Channels")),
-            *(_("Started"), _("Last heard of"), _("In flight"), _("Memory")),
+            *(_("Listener"), _("Service"), _("State"), _("In flight"), _("Last heard of"), _("Channels")),
+            *(_("Started"), _("Memory"), _("Host"), _("Process"), _("Version")),
         ],
         rows=look.drawn(listeners, lambda listener: _row(look, listener)),
         lesson=Lesson(
@@ -87,14 +87,14 @@ def _row(look: Look, listener: ListenerFacts) -> Row:
             look.link(ListenerStatus, listener.id, to=listener.id),
             show.data(listener.service),
             _state(listener),
+            show.number(listener.in_flight),
+            show.moment(listener.last_beat),
+            show.names(listener.channels),
+            show.moment(listener.started),
+            show.size(listener.memory),
             show.data(listener.host),
             show.text(listener.pid),
             show.data(listener.version),
-            show.names(listener.channels),
-            show.moment(listener.started),
-            show.moment(listener.last_beat),
-            show.number(listener.in_flight),
-            show.size(listener.memory),
         ]
     )
 

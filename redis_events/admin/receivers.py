@@ -107,8 +107,16 @@ def _table(look: Look, receivers: Sequence[ReceiverFacts]) -> Table:
     return Table(
         title=_("Receivers"),
         headings=[
-            *(_("Receiver"), _("Service"), _("Channel"), _("Types"), _("State"), _("Listeners"), _("Mode")),
-            *(_("Done, 24 h"), _("Retried, 24 h"), _("Dead, 24 h"), _("Half within"), _("95 % within"), _("Last run")),
+            *(_("Receiver"), _("Service"), _("Channel"), _("State"), _("Done, 24 h"), _("Retried, 24 h")),
+            *(
+                _("Dead, 24 h"),
+                _("Listeners"),
+                _("Half within"),
+                _("95 % within"),
+                _("Last run"),
+                _("Types"),
+                _("Mode"),
+            ),
         ],
         rows=look.drawn(receivers, lambda receiver: _row(look, receiver)),
         lesson=Lesson(
@@ -131,16 +139,16 @@ def _row(look: Look, receiver: ReceiverFacts) -> Row:
             look.link(ReceiverStatus, receiver.name, to=_id(receiver)),
             show.data(receiver.service),
             look.link(Channel, receiver.channel, to=receiver.channel),
-            _types(receiver),
             _state(receiver),
-            show.number(receiver.listeners),
-            _mode(receiver),
             show.number(receiver.done),
             show.number(receiver.retried),
             show.number(receiver.dead),
+            show.number(receiver.listeners),
             show.seconds(receiver.p50),
             show.seconds(receiver.p95),
             show.moment(receiver.last_run),
+            _types(receiver),
+            _mode(receiver),
         ]
     )
 

@@ -126,7 +126,7 @@ class ByReceiver(admin.SimpleListFilter):
 
 class HeldTable(ReadOnly):
     due, created_at, updated_at = (to_the_second(HeldDelivery, name) for name in ("due", "created_at", "updated_at"))
-    list_display = ("event", "state", "receiver", "channel", "type", "key", "attempt", due, updated_at)
+    list_display = ("event", "state", "receiver", "type", "key", "attempt", due, updated_at, "channel")
     list_filter = ("state", ByReceiver)
     open_fields = (
         *("event_id", "source", "state", "receiver", "group", "channel", "type", "key", "entry_id"),
@@ -163,7 +163,7 @@ class InboxTable(ReadOnly):
 
 class OutboxTable(ReadOnly):
     created_at = to_the_second(OutboxEvent, "created_at")
-    list_display = ("event", "channel", "type", "key", created_at, "is_sent", "discarded")
+    list_display = ("event", "type", created_at, "is_sent", "key", "channel", "discarded")
     list_filter = ("discarded",)
     open_fields = ("event_id", "channel", "type", "key", created_at, "entry", "discarded")
     secret_fields = ("body",)

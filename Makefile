@@ -64,7 +64,7 @@ endef
 	$(call install,.venv,embedded)
 
 .venv/test.stamp: pyproject.toml | .venv/bin/python
-	$(call install,.venv,test)
+	$(call install,.venv,browser)
 	@touch .venv/demo.stamp
 
 .venv/dev.stamp: pyproject.toml | .venv/bin/python
@@ -117,7 +117,7 @@ pair-%: .venvs/redis-py-$$(call part,1,$$*)/stamp
 
 .PRECIOUS: .venvs/%/stamp .venvs/%/bin/python .venvs/redis-py-%/stamp .venvs/redis-py-%/bin/python
 .venvs/%/stamp: pyproject.toml | .venvs/%/bin/python
-	$(call install,.venvs/$*,test,'django~=$(call part,2,$*).0' 'redis~=$(call part,3,$*).0')
+	$(call install,.venvs/$*,browser,'django~=$(call part,2,$*).0' 'redis~=$(call part,3,$*).0')
 
 .venvs/%/bin/python:
 	$(call venv,.venvs/$*,python$(call part,1,$*))

@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -99,7 +100,7 @@ def find_server() -> str:
 
 
 def needs(what: str) -> str:
-    """The program (or folder of programs) called `what`: "postgres", "redis7" or "gettext".
+    """The program (or folder of programs) called `what`: "postgres", "redis7", "gettext" or "chromium".
 
     Without it the running test is skipped with the reason, but fails when CI is set: there it has to exist.
     """
@@ -110,6 +111,7 @@ def needs(what: str) -> str:
             shutil.which("xgettext") and shutil.which("msgfmt"),
             "xgettext and msgfmt (apt-get install gettext)",
         ),
+        "chromium": (_chromium(), "chromium on PATH (apt-get install chromium) and pip install -e '.[browser]'"),
     }[what]
     if place:
         return place
@@ -123,6 +125,11 @@ def _redis() -> str | None:
     path = shutil.which("redis-server")
     runs = path and subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0
     return path if runs else None
+
+
+def _chromium() -> str | None:
+    drivers = all(find_spec(name) for name in ("playwright", "axe_playwright_python"))
+    return shutil.which("chromium") if drivers else None
 
 
 def _postgres_programs() -> str | None:

@@ -1,0 +1,1 @@
+"""A service that was here once: its group has stopped reading."""

@@ -1,0 +1,1 @@
+"""The service whose admin is looked at."""

@@ -14,6 +14,9 @@ from .exceptions import TransportError, Unreachable
 from .transports.client import Command, ErrorReply, Wire, refused
 
 STREAM = "stream"
+PUBSUB = "pubsub"
+ASKED_AGAIN = 10.0
+"""Seconds that nobody announced a channel is taken for true."""
 _MOST_KNOWN = 10_000
 PATIENCE = 0.05
 """Seconds worth waiting for another thread's answer: a healthy server gives it in one or two thousandths."""
@@ -156,10 +159,16 @@ def _own_entry(name: str) -> ChannelConf | None:
 
 
 class Lookup:
-    """What carries the channels this process publishes without an entry of its own: asked once a channel."""
+    """What carries the channels this process publishes without an entry of its own: asked once a channel.
+
+    That nobody announced one is asked again every 10 seconds: Redis may have lost what was announced, and whoever
+    owns a stream says so again. By pub/sub its events would reach nobody.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
+        self._absent: dict[str, float] = {}
+        """Channels nobody announced, and until when that is taken for true (``time.monotonic``)."""
         self._next = 0.0
         self._asking = threading.Lock()
 
@@ -169,33 +178,55 @@ class Lookup:
         Whoever comes while another thread asks waits for the answer, since without it a stream's event would go to
         pub/sub; but not for long: while the server is away, one caller a second waits, and no other.
         """
-        known = self._known.get(channel)
+        known = self._remembered(channel)
         if known or time.monotonic() < self._next:
-            return known
+            return known or self._last(channel)
         asking = self._asking
         if not asking.acquire(timeout=PATIENCE):
-            return None
+            return self._last(channel)
         try:
-            return self._known.get(channel) or self._ask(channel)
+            return self._remembered(channel) or self._ask(channel)
         finally:
             asking.release()
 
+    def assumed_until(self, channel: str) -> float | None:
+        """Until when (``time.monotonic``) a channel is taken for one nobody announced; None for one somebody did."""
+        return self._absent.get(channel)
+
+    def _remembered(self, channel: str) -> str | None:
+        if time.monotonic() < self._absent.get(channel, 0.0):
+            return PUBSUB
+        return self._known.get(channel)
+
+    def _last(self, channel: str) -> str | None:
+        """What was true when the server could be asked last."""
+        return PUBSUB if channel in self._absent else None
+
     def _ask(self, channel: str) -> str | None:
         if time.monotonic() < self._next:
-            return None
+            return self._last(channel)
         try:
             announced = fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)
         except TransportError:
             self._next = time.monotonic() + 1.0
-            return None
-        if len(self._known) >= _MOST_KNOWN:
-            self._known.clear()
-        self._known[channel] = announced_transport(channel, announced) or "pubsub"
-        return self._known[channel]
+            return self._last(channel)
+        if len(self._known) + len(self._absent) >= _MOST_KNOWN:
+            self._forget()
+        found = announced_transport(channel, announced)
+        if found:
+            self._known[channel] = found
+            self._absent.pop(channel, None)
+        else:
+            self._absent[channel] = time.monotonic() + ASKED_AGAIN
+        return found or PUBSUB
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._absent.clear()
 
     def clear(self) -> None:
         """Forget everything, and after a fork who was asking."""
-        self._known.clear()
+        self._forget()
         self._next = 0.0
         self._asking = threading.Lock()
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from django.db import Error, close_old_connections, connections
@@ -28,7 +29,8 @@ BEAT = 1.0
 """Seconds between two heartbeats, at most."""
 RECORD = 2.0
 """Seconds between two looks at how far everything is settled, at most."""
-ANNOUNCE_EVERY = 10.0
+LOOK_EVERY = 10.0
+"""Seconds between two looks at which streams are announced."""
 NO_HEARTBEAT = "no heartbeat, others will take over what this listener has in hand"
 
 
@@ -58,7 +60,7 @@ class Keeper:
         self._tally = tally or Tally()
         self._wire: Wire | None = None
         self._stopping = threading.Event()
-        self._next_announcement = 0.0
+        self._next_look = 0.0
         self._paused: frozenset[str] = frozenset()
         self._is_asked = False
         """Whether it has passed on that somebody wants this listener to stop."""
@@ -98,34 +100,34 @@ class Keeper:
 
     def _beat(self) -> list[Card]:
         self._wire = self._wire or Wire(conf.LOCATION, timeout=1.0)
-        self._announce(self._wire)
+        self._look_for_streams(self._wire)
         own = heartbeat.as_it_is_now(self.own, in_flight=self._in_flight())
-        also = [pauses.asked(), heartbeat.asked_to_stop(own.id), *self._tally.commands()]
-        heartbeat.beat(self._wire, own, also=also, hear=self._hear)
+        said = announcements.commands()  # again with each beat: the server may have lost everything
+        also = [pauses.asked(), heartbeat.asked_to_stop(own.id), *said, *self._tally.commands()]
+        heartbeat.beat(self._wire, own, also=also, hear=partial(self._hear, announced=len(said)))
         self._complain(NO_HEARTBEAT, "")
         others = [card for card in heartbeat.cards(self._wire) if card.id != self.own.id]
         same = [card for card in others if card.service == self.own.service]
         self._note([_receiver(each) for card in same for each in card.receivers])
         return others
 
-    def _announce(self, wire: Wire) -> None:
-        """Again and again: the server may have lost everything. And look which streams there are to be counted."""
-        if time.monotonic() >= self._next_announcement:
-            self._next_announcement = time.monotonic() + ANNOUNCE_EVERY
-            wire.call(announcements.commands())
+    def _look_for_streams(self, wire: Wire) -> None:
+        """Now and then, which there are to be counted."""
+        if time.monotonic() >= self._next_look:
+            self._next_look = time.monotonic() + LOOK_EVERY
             announced = announcements.read(wire)
             patterns = {each.channel for each in self.own.receivers}
             found = (announcements.stream_channels(pattern, announced) for pattern in patterns)
             self._tally.watch(sorted({channel for channels in found for channel in channels}))
 
-    def _hear(self, answers: Sequence[Any]) -> None:
-        """What came with the heartbeat."""
-        paused, asked, *told = answers
+    def _hear(self, answers: Sequence[Any], *, announced: int) -> None:
+        """What came with the heartbeat; so many of the answers are to announcements."""
+        paused, asked, *others = answers
         found = pauses.of_service(paused, self.own.service)
         if found is not None:
             self._learn_paused(found)
         self._complain("nobody can say what is paused", str(paused) if isinstance(paused, ErrorReply) else "")
-        self._complain("statistics are not kept", self._tally.heard(told))
+        self._complain("statistics are not kept", self._tally.heard(others[announced:]))
         if isinstance(asked, bytes) and not self._is_asked:
             self._is_asked = True
             logger.warning("asked to stop by %s", one_line(asked.decode(errors="replace")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +27,9 @@ BUILT_IN = {
 
 _senders: dict[str, Sender] = {}
 _by_channel: dict[str, Sender] = {}
+_assumed: dict[str, tuple[Sender | None, float]] = {}
+"""The senders of channels nobody announced, and until when that is taken for true (``time.monotonic``)."""
+_UNKNOWN = None, 0.0
 _outboxed: dict[str, bool] = {}
 _replacements: list[Sender] = []
 _lookup = Lookup()
@@ -109,7 +113,11 @@ def sender_for(channel: str) -> Sender | Undecided:
     """This process's way out for a channel."""
     if _replacements:
         return _replacements[-1]
-    return _by_channel.get(channel) or _find_sender(channel)
+    sender = _by_channel.get(channel)
+    if sender:
+        return sender
+    sender, until = _assumed.get(channel, _UNKNOWN)
+    return sender if sender and time.monotonic() < until else _find_sender(channel)
 
 
 def is_outbox(channel: str) -> bool:
@@ -135,10 +143,15 @@ def _find_sender(channel: str) -> Sender | Undecided:
         name = _lookup.transport(channel)
     if name is None:
         return _undecided
-    if len(_by_channel) >= _MOST_CHANNELS:
+    if len(_by_channel) + len(_assumed) >= _MOST_CHANNELS:
         _by_channel.clear()
-    _by_channel[channel] = _sender(name)
-    return _by_channel[channel]
+        _assumed.clear()
+    sender, until = _sender(name), _lookup.assumed_until(channel)
+    if until is None:
+        _by_channel[channel] = sender
+    else:
+        _assumed[channel] = sender, until
+    return sender
 
 
 def _sender(name: str) -> Sender:
@@ -161,6 +174,7 @@ def reset(**kwargs: Any) -> None:
     if kwargs.get("setting", "REDIS_EVENTS") == "REDIS_EVENTS":
         _senders.clear()
         _by_channel.clear()
+        _assumed.clear()
         _outboxed.clear()
         _lookup.clear()
 

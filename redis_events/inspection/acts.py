@@ -14,13 +14,14 @@ from django.utils.translation import gettext as _
 
 from .. import heartbeat, held, pauses
 from ..codec import decode
-from ..conf import conf
-from ..exceptions import ActError, DecodeError, Skipped
+from ..conf import conf, mask
+from ..exceptions import ActError, DecodeError, Skipped, Unreachable
 from ..floors import parse
 from ..models import HeldDelivery
 from ..registry import Receiver, Table, all_receivers
 from ..replaying import Replay, numbers
 from ..retry import DEAD
+from ..routing import is_memory
 from ..runner import Result, Run, failure, group_name, quarantine
 from ..transports.base import Delivery
 from ..transports.client import Command, ErrorReply, Wire, refused
@@ -40,6 +41,8 @@ SKIPPED_AT_ONCE = 100
 
 def _on_wire(work: Callable[[Wire], T]) -> T:
     """The result of ``work`` over a connection of its own. Raises TransportError."""
+    if is_memory():
+        raise Unreachable(_("%s: there is no server") % mask(conf.LOCATION))
     wire = Wire(conf.LOCATION, timeout=PATIENCE)
     try:
         return work(wire)

@@ -15,7 +15,7 @@ import redis
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from redis_events import Reject, Retry, inspection, publish, receives
+from redis_events import Reject, Retry, inbox, inspection, publish, receives
 from redis_events.events import now
 from redis_events.exceptions import ActError, Refused, Unreachable
 from redis_events.heartbeat import Announced, beat, card, own_id
@@ -523,6 +523,20 @@ def test_what_only_another_release_would_have_run_is_not_lost_by_skipping(
     assert inspection.skip("shop.orders", "shop", [entry.entry_id], who="ann").done == 1
     wire.close()
     assert sorted(each.receiver for each in inspection.held_deliveries(state="dead")) == ["newer", "one"]
+
+
+def test_what_had_its_effect_before_leaves_no_dead_letter_when_it_is_skipped(
+    streams: Any, client: Any, prefix: str
+) -> None:
+    receives("shop.orders", name="done", once=True)(lambda event: None)
+    receives("shop.orders", name="open")(lambda event: None)
+    event = order(1)
+    client.xgroup_create(f"{prefix}:shop.orders", "shop", "0")
+    client.xreadgroup("shop", "died.before.xack", {f"{prefix}:shop.orders": ">"})
+    (entry,) = inspection.pending("shop.orders", "shop")
+    inbox.insert([inbox.digest("shop", event.id, "shop", "done")], using="default")
+    assert inspection.skip("shop.orders", "shop", [entry.entry_id], who="ann").done == 1
+    assert [each.receiver for each in inspection.held_deliveries(state="dead")] == ["open"]
 
 
 def test_what_cannot_be_read_is_not_settled_by_skipping(

@@ -12,7 +12,7 @@ from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
-from .. import heartbeat, held, pauses
+from .. import heartbeat, held, inbox, pauses
 from ..codec import decode
 from ..conf import conf, mask
 from ..exceptions import ActError, DecodeError, Skipped, Unreachable
@@ -22,7 +22,7 @@ from ..registry import Receiver, Table, all_receivers
 from ..replaying import Replay, numbers
 from ..retry import DEAD
 from ..routing import is_memory
-from ..runner import Result, Run, failure, group_name, quarantine
+from ..runner import Result, Run, failure, group_name, identity, quarantine
 from ..transports.base import Delivery
 from ..transports.client import Command, ErrorReply, Wire, refused
 from ..transports.roads import delivery
@@ -146,7 +146,14 @@ def _skipped(skipped: Delivery, *, table: Table, who: str) -> list[held.Failure]
     runs = [
         Run(receiver, document, skipped, attempt=0) for receiver in table.match(skipped.channel, document.envelope.type)
     ]
-    return [failure(Result(run, DEAD, error, 0.0)) for run in runs] or [quarantine(skipped, error)]
+    if not runs:
+        return [quarantine(skipped, error)]
+    return [failure(Result(run, DEAD, error, 0.0)) for run in runs if not _is_done(run)]
+
+
+def _is_done(run: Run) -> bool:
+    """Whether it had its effect already, and only its settling was lost: replayed after the inbox it would again."""
+    return run.receiver.once and inbox.has(*identity(run))
 
 
 def remove_consumer(channel: str, group: str, consumer: str) -> None:

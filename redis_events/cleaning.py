@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection
 from datetime import datetime
 
 from django.db import Error, close_old_connections, connections
-from django.db.models import Count
+from django.db.models import Count, Q
 
 from . import announcements, held, inbox, outbox
 from .conf import conf
@@ -114,11 +115,14 @@ class Cleaner:
         ChannelState.objects.using(alias).filter(group__startswith="~replay:", updated_at__lt=before).delete()
 
     def _look_for_orphans(self, alias: str) -> None:
-        """Waiting rows of receivers that no listener of this service has: kept, and told of once."""
-        since = ago(PATIENCE)
-        overdue = HeldDelivery.objects.using(alias).filter(held.ours(), state=State.WAITING, due__lt=since)
-        orphans = overdue.exclude(receiver__in=list(self._alive())).order_by("receiver")
-        found = {(alias, name): count for name, count in orphans.values_list("receiver").annotate(Count("pk"))}
+        """Waiting and parked rows of receivers that no listener of this service has: kept, and told of once."""
+        since, found = ago(PATIENCE), Counter[tuple[str, str]]()
+        for late in (Q(state=State.WAITING, due__lt=since), Q(state=State.PARKED, updated_at__lt=since)):
+            rows = HeldDelivery.objects.using(alias).filter(held.ours(), late)
+            orphans = rows.exclude(receiver__in=list(self._alive())).order_by()
+            found.update(
+                {(alias, name): count for name, count in orphans.values_list("receiver").annotate(Count("pk"))}
+            )
         known = {key for key in self._orphans if key[0] == alias}
         for _, name in sorted(found.keys() - known):
             who, count = one_line(name), counted(found[alias, name], "event")

@@ -85,6 +85,23 @@ def card(receivers: Sequence[Receiver], *, version: str, started: float | None =
     )
 
 
+def stand_in(announced: Announced) -> Receiver:
+    """Another listener's receiver, for matching only."""
+    return Receiver(
+        function=_elsewhere,
+        name=announced.name,
+        channel=announced.channel,
+        types=announced.types,
+        event_type=None,
+        group=announced.group,
+        using=announced.using,
+    )
+
+
+def _elsewhere(event: object) -> None:
+    raise NotImplementedError("this receiver runs in another listener")
+
+
 def as_it_is_now(own: Card, *, in_flight: int) -> Card:
     """A card with what changes from beat to beat."""
     return msgspec.structs.replace(own, in_flight=in_flight, memory=_memory())

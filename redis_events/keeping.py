@@ -15,7 +15,7 @@ from django.db import Error, close_old_connections, connections
 from . import announcements, heartbeat, pauses
 from .conf import conf
 from .exceptions import Refused, TransportError
-from .heartbeat import Announced, Card
+from .heartbeat import Card
 from .pauses import Pause
 from .registry import Receiver
 from .tally import Tally
@@ -108,7 +108,7 @@ class Keeper:
         self._complain(NO_HEARTBEAT, "")
         others = [card for card in heartbeat.cards(self._wire) if card.id != self.own.id]
         same = [card for card in others if card.service == self.own.service]
-        self._note([_receiver(each) for card in same for each in card.receivers])
+        self._note([heartbeat.stand_in(each) for card in same for each in card.receivers])
         return others
 
     def _look_for_streams(self, wire: Wire) -> None:
@@ -197,20 +197,3 @@ class Recorder:
         for transport in self._transports:
             with suppress(TransportError):
                 transport.record()
-
-
-def _receiver(announced: Announced) -> Receiver:
-    """Another listener's receiver, for matching only."""
-    return Receiver(
-        function=_elsewhere,
-        name=announced.name,
-        channel=announced.channel,
-        types=announced.types,
-        event_type=None,
-        group=announced.group,
-        using=announced.using,
-    )
-
-
-def _elsewhere(event: object) -> None:
-    raise NotImplementedError("this receiver runs in another listener")

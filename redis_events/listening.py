@@ -214,7 +214,10 @@ class Listener:
         names = self._paused
         paused = [run for run in runs if run.receiver.name in names]
         going_on = [run for run in runs if run.receiver.name not in names]
-        return going_on, [parked(run) for run in paused] if self.transport.durable else []
+        if not self.transport.durable:
+            return going_on, []
+        # A pause may outlast the inbox: what was done before it began must not be parked.
+        return going_on, [parked(run) for run in self._await_database(lambda: _left_to_do(paused))]
 
     def _sorted_out(self, runs: list[Run], failures: list[Failure]) -> tuple[list[Run], list[Failure]]:
         """Of repeated deliveries, the receivers that have their held row are done with; poison is not run again."""
@@ -328,6 +331,11 @@ def _document(delivery: Delivery, with_data: bool) -> Document:
 
 def _is_poison(run: Run) -> bool:
     return run.delivery.starts >= conf.MAX_DELIVERIES
+
+
+def _left_to_do(runs: Sequence[Run]) -> list[Run]:
+    """Those that have not had their effect by an earlier delivery, as far as the inbox tells."""
+    return [run for run in runs if not run.delivery.is_repeated or _not_done([run])]
 
 
 def _not_done(runs: Sequence[Run]) -> list[Run]:

@@ -213,7 +213,7 @@ class Replay:
 
 
 def _dead(alias: str, ids: Sequence[str], fingerprint: str, receivers: set[str] | None) -> QuerySet[HeldDelivery]:
-    rows = HeldDelivery.objects.using(alias).filter(state=State.DEAD)
+    rows = HeldDelivery.objects.using(alias).filter(held.ours(), state=State.DEAD)
     if ids:
         rows = rows.filter(Q(event_id__in=ids) | Q(pk__in=numbers(ids)))
     if fingerprint:

@@ -298,7 +298,7 @@ def read_hours(answers: Sequence[Any]) -> dict[tuple[str, str], RunCounts] | Non
 
 def _run_counts(counts: Counter[str]) -> RunCounts:
     timed = [(kind[2:], number) for kind, number in counts.items() if kind.startswith("ms")]
-    buckets = sorted((int(bucket), number) for bucket, number in timed if bucket.isdecimal())
+    buckets = sorted((int(bucket), number) for bucket, number in timed if bucket.isdecimal() and len(bucket) < 4)
     runs = {str(outcome): counts[str(outcome)] for outcome in Outcome}
     last = float(counts["last"]) or None
     return RunCounts(**runs, p50=_percentile(buckets, 0.50), p95=_percentile(buckets, 0.95), last=last)

@@ -494,6 +494,7 @@ def test_an_event_is_published_by_hand(world: World, root: Client) -> None:
     ("entered", "words"),
     [
         ({"type": "shop.order.noted", "data": "{no"}, "The data is no JSON"),
+        ({"type": "shop.order.noted", "data": "[" * 100_000}, "The data is no JSON"),
         ({"type": "no type!", "data": "1"}, "type"),
         ({"type": "", "key": "7", "data": "text"}, "key"),
     ],

@@ -149,5 +149,13 @@ def test_without_the_permission_no_page_shows_data(world: World, clients: Any) -
     assert seen_by_some >= 5
 
 
+@pytest.mark.parametrize("lookup", ["reason__contains", "traceback__startswith", "raw__contains"])
+def test_no_address_tells_what_stands_in_data_by_what_it_finds(world: World, lookup: str) -> None:
+    hidden = logged_in(user("hidden", *VIEWS))
+    said = {hidden.get(page(HeldDelivery), {lookup: text}).status_code for text in ("Traceback", "refused", "nothing")}
+    assert said == {400}
+    assert hidden.get(page(HeldDelivery), {"state__exact": "dead"}).status_code == 200
+
+
 def test_admin_pages_are_registered_where_django_looks_for_them() -> None:
     assert set(PAGES) <= set(admin.site._registry)

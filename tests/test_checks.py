@@ -389,6 +389,17 @@ def test_e014_a_stream_needs_the_name_of_the_service(ids: Any) -> None:
     assert ids(SERVICE="shop", CHANNELS=stream) == []
 
 
+def test_e023_tables_take_no_times_without_a_zone(ids: Any, settings: Any) -> None:
+    settings.USE_TZ = False
+    assert ids(CHANNELS={"orders": {}}) == []
+    assert ids(CHANNELS={"orders": {"OUTBOX": True}}) == ["E023"]
+    assert ids(CHANNELS={}) == []
+    receives("orders")(receiver)
+    assert ids() == ["E023"]
+    settings.USE_TZ = True
+    assert ids() == []
+
+
 def test_w005_a_stream_is_kept_for_longer_than_its_retries_may_take(ids: Any) -> None:
     def kept(seconds: float) -> dict[str, Any]:
         return {"orders": {"TRANSPORT": "stream", "RETENTION": seconds}, "live": {"RETENTION": 1}}

@@ -58,7 +58,7 @@ def test_dead_letters_older_than_keep_dead_go_from_every_database_and_nothing_el
         hold(2, age=OLD, using=alias)
         hold(age=NEW, using=alias)
         hold(age=OLD, using=alias, state=State.WAITING, receiver="app.here")
-        hold(age=OLD, using=alias, state=State.PARKED)
+        hold(age=OLD, using=alias, state=State.PARKED, receiver="app.here")
     cleaner("app.here", using="other").clean()
     for alias in ("default", "other"):
         left = HeldDelivery.objects.using(alias).order_by("id").values_list("state", flat=True)
@@ -106,6 +106,15 @@ def test_waiting_rows_of_a_receiver_nobody_has_are_an_alarm_once_and_their_end_a
     HeldDelivery.objects.filter(receiver="app.gone").delete()
     rounds.clean()
     assert said() == ["no event waits for the missing receiver app.gone any more"]
+
+
+def test_parked_rows_of_a_receiver_nobody_has_are_an_alarm_too(said: Any) -> None:
+    """Renamed while it was paused: whoever resumes it, nobody makes these due."""
+    hold(age=timedelta(minutes=5), state=State.PARKED)
+    hold(age=timedelta(minutes=5), state=State.WAITING)
+    hold(age=timedelta(minutes=5), state=State.PARKED, receiver="app.paused")
+    cleaner("app.paused").clean()
+    assert said() == ["2 events waiting for the receiver app.gone, which no listener of this service has"]
 
 
 def test_rows_that_have_only_just_become_due_or_belong_to_another_service_are_no_alarm(said: Any) -> None:

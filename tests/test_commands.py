@@ -176,6 +176,7 @@ def test_with_an_outbox_it_goes_into_the_table_and_says_so(server: Server, prefi
     ("arguments", "reason"),
     [
         (("orders", "{not json", "--type", "shop.order.noted"), "is no JSON"),
+        (("orders", "[" * 100_000, "--type", "shop.order.noted"), "is no JSON"),
         (("orders", "NaN", "--type", "shop.order.noted"), "nan is not a JSON number"),
         (("or ders", "x"), "or ders"),
         (("orders", "x", "--key", "7"), "a key needs a type"),

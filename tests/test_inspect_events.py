@@ -375,6 +375,20 @@ def test_a_wrong_password_is_4_and_not_shown(elsewhere: Callable[[str], Project]
     assert "wrong-one" not in process.output
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("receivers", "--resume", "here"),
+        ("groups", "--move", "orders", "shop", "0"),
+        ("groups", "--remove-consumer", "orders", "shop", "gone"),
+        ("pending", "--skip", "orders", "shop", "1-1"),
+    ],
+)
+def test_where_there_is_no_server_to_act_on_it_is_4(settings: Any, arguments: tuple[str, ...]) -> None:
+    settings.REDIS_EVENTS = {"LOCATION": "memory://", "SERVICE": "shop"}
+    assert "there is no server" in terminal.run("inspect_events", *arguments, "--yes", code=4)
+
+
 def test_missing_tables_are_5(make_project: Callable[..., Project]) -> None:
     process = make_project().manage("inspect_events", "dead")
     assert ended(process) == 5

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
-from datetime import timedelta
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from redis_events import Reject, Retry, inspection, publish, receives
+from redis_events import Reject, Retry, inbox, inspection, publish, receives
 from redis_events.events import now
-from redis_events.exceptions import ActError, Unreachable
-from redis_events.heartbeat import beat, card, own_id
+from redis_events.exceptions import ActError, Refused, Unreachable
+from redis_events.heartbeat import Announced, beat, card, own_id
 from redis_events.inspection import Server
 from redis_events.inspection.feeding import LISTENS
 from redis_events.listening import Listener
@@ -42,6 +43,19 @@ def streams(settings: Any, events_settings: dict[str, Any]) -> dict[str, Any]:
 def client(server: OwnServer) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(server.url) as client:
         yield client
+
+
+@pytest.fixture
+def narrow(client: Any, streams: dict[str, Any]) -> Iterator[Callable[[str], str]]:
+    """Makes a user who lacks one right; where to connect as him."""
+
+    def make(right: str) -> str:
+        every = {"keys": ["*"], "channels": ["*"], "commands": ["+@all", right]}
+        client.acl_setuser("narrow", enabled=True, passwords=["+p"], **every)
+        return str(streams["LOCATION"].replace("redis://", "redis://narrow:p@"))
+
+    yield make
+    client.acl_deluser("narrow")
 
 
 def order(number: int, **data: Any) -> Any:
@@ -211,6 +225,34 @@ def test_drift_names_what_only_one_side_knows(streams: Any) -> None:
 # ------------------------------------------------------------------ events
 
 
+def test_what_is_parked_for_a_receiver_that_nobody_has_is_told(streams: Any) -> None:
+    _dead_letter("renamed.since", state="parked")
+    assert [(each.kind, each.name) for each in inspection.drift()] == [("rows-unknown", "renamed.since")]
+
+
+def test_what_anybody_may_write_in_redis_keeps_no_page_from_being_there(streams: Any, client: Any, prefix: str) -> None:
+    receives("shop.orders", name="here")(lambda event: None)
+    ours, hour = f"{prefix}:redis-events", int(time.time() // 3600)
+    theirs = msgspec.structs.replace(card((), version="1"), id="theirs", started=1e300)
+    client.zadd(f"{ours}:listeners", {"theirs": "inf", "nobody": "-inf"})
+    client.set(f"{ours}:listeners:theirs", msgspec.json.encode(theirs))
+    client.hset(f"{ours}:paused", "shop here", '{"by": "ann", "at": 1e300}')
+    client.hset(f"{ours}:stats:hour:{hour}", mapping={"ms999999 shop here": 1, "last shop here": 10**18})
+    assert {each.id for each in inspection.listeners()} == {"theirs", "nobody"}
+    (receiver,) = inspection.receivers()
+    assert (receiver.is_paused, receiver.p50) == (True, None)
+
+
+@pytest.mark.parametrize("hours", [-12, 12])
+def test_the_first_and_the_last_moment_there_is_can_be_asked_for(streams: Any, hours: int) -> None:
+    order(1)
+    zone = timezone(timedelta(hours=hours))
+    first, last = datetime.min.replace(tzinfo=zone), datetime.max.replace(tzinfo=zone)
+    assert len(inspection.events(since=first, until=last).events) == 1
+    assert not inspection.events(since=last).events
+    assert not inspection.events(until=first).events
+
+
 def test_events_are_found_by_what_is_in_them(streams: Any) -> None:
     for number in range(30):
         order(number, name="Ünïcode" if number == 4 else "Plain")
@@ -354,6 +396,23 @@ def test_a_feed_leaves_nothing_out_and_shows_nothing_twice(streams: Any) -> None
     assert sorted(seen) == list(range(300))  # of one millisecond, two streams have no order
 
 
+def test_of_two_that_write_down_what_is_heard_one_gives_way(streams: Any, client: Any, prefix: str) -> None:
+    writer, before = f"{prefix}:redis-events:recent:writer", set(threading.enumerate())
+    inspection.feed()
+    (ours,) = set(threading.enumerate()) - before
+    client.set(writer, "another", ex=60)  # ours was frozen for longer than its turn lasts
+    wait_for(lambda: not ours.is_alive(), what="the end of ours", timeout=5)
+    assert client.get(writer) == b"another"
+
+
+def test_at_a_cursor_from_the_future_nothing_is_said_to_be_left_out(streams: Any, client: Any, prefix: str) -> None:
+    client.set(f"{prefix}:redis-events:recent:writer", "1")  # another process hears pub/sub
+    order(1)
+    feed = inspection.feed(after="9" * 15)
+    assert (feed.events, feed.skipped) == ((), False)
+    assert int(feed.cursor) < time.time() * 1000 + 60_000
+
+
 def test_more_than_one_look_can_take_comes_with_the_next(streams: Any, client: Any, prefix: str) -> None:
     cursor = inspection.feed("shop.*").cursor
     for _ in range(5):
@@ -422,6 +481,18 @@ def test_what_is_claimed_from_a_consumer_is_run_by_a_living_listener(streams: An
     assert sorted(seen) == ["0", "1", "2"]
 
 
+def test_what_is_claimed_from_the_one_who_gets_it_comes_to_an_end(streams: Any, client: Any, prefix: str) -> None:
+    order(1)
+    client.xgroup_create(f"{prefix}:shop.orders", "shop", "0")
+    heir = f"claimed:{own_id()}"
+    client.xreadgroup("shop", heir, {f"{prefix}:shop.orders": ">"})
+    claiming = threading.Thread(target=inspection.claim, args=["shop.orders", "shop"], kwargs={"consumer": heir})
+    claiming.daemon = True
+    claiming.start()
+    claiming.join(5)
+    assert not claiming.is_alive()
+
+
 def test_what_is_skipped_leaves_a_dead_letter_for_each_receiver_that_says_who(
     streams: Any, client: Any, prefix: str
 ) -> None:
@@ -436,6 +507,51 @@ def test_what_is_skipped_leaves_a_dead_letter_for_each_receiver_that_says_who(
     assert [each.entry_id for each in inspection.pending("shop.orders", "shop")] == [second.entry_id]
     (row,) = inspection.held_deliveries(state="dead")
     assert (row.receiver, row.reason, row.key, row.entry_id) == ("one", "skipped by ann", "1", first.entry_id)
+
+
+def test_what_only_another_release_would_have_run_is_not_lost_by_skipping(
+    streams: Any, client: Any, prefix: str
+) -> None:
+    receives("shop.orders", name="one")(lambda event: None)
+    order(1)
+    client.xgroup_create(f"{prefix}:shop.orders", "shop", "0")
+    client.xreadgroup("shop", "hung", {f"{prefix}:shop.orders": ">"})
+    (entry,) = inspection.pending("shop.orders", "shop")
+    newer = Announced(name="newer", channel="shop.*", types=None, group="")
+    theirs = msgspec.structs.replace(card((), version="2"), id="other:1:x", receivers=(newer,))
+    wire = Wire(_location(), timeout=1.0)
+    beat(wire, theirs)
+    assert inspection.skip("shop.orders", "shop", [entry.entry_id], who="ann").done == 1
+    wire.close()
+    assert sorted(each.receiver for each in inspection.held_deliveries(state="dead")) == ["newer", "one"]
+
+
+def test_what_had_its_effect_before_leaves_no_dead_letter_when_it_is_skipped(
+    streams: Any, client: Any, prefix: str
+) -> None:
+    receives("shop.orders", name="done", once=True)(lambda event: None)
+    receives("shop.orders", name="open")(lambda event: None)
+    event = order(1)
+    client.xgroup_create(f"{prefix}:shop.orders", "shop", "0")
+    client.xreadgroup("shop", "died.before.xack", {f"{prefix}:shop.orders": ">"})
+    (entry,) = inspection.pending("shop.orders", "shop")
+    inbox.insert([inbox.digest("shop", event.id, "shop", "done")], using="default")
+    assert inspection.skip("shop.orders", "shop", [entry.entry_id], who="ann").done == 1
+    assert [each.receiver for each in inspection.held_deliveries(state="dead")] == ["open"]
+
+
+def test_what_cannot_be_read_is_not_settled_by_skipping(
+    settings: Any, streams: Any, client: Any, prefix: str, narrow: Callable[[str], str]
+) -> None:
+    order(1)
+    client.xgroup_create(f"{prefix}:shop.orders", "shop", "0")
+    client.xreadgroup("shop", "hung", {f"{prefix}:shop.orders": ">"})
+    (entry,) = inspection.pending("shop.orders", "shop")
+    settings.REDIS_EVENTS = {**streams, "LOCATION": narrow("-xrange")}
+    with pytest.raises(Refused):
+        inspection.skip("shop.orders", "shop", [entry.entry_id], who="ann")
+    settings.REDIS_EVENTS = streams
+    assert len(inspection.pending("shop.orders", "shop")) == 1
 
 
 def test_another_services_entries_are_not_skipped_here(streams: Any) -> None:
@@ -518,6 +634,8 @@ def test_rows_of_another_service_are_neither_shown_nor_touched(streams: Any) -> 
     HeldDelivery.objects.update(group="billing")
     assert (inspection.errors(), inspection.dead_count(), inspection.held_deliveries()) == ([], 0, [])
     assert inspection.discard(receiver="theirs").done == 0
+    receives("shop.orders", name="theirs")(lambda event: None)  # an app that both services have
+    assert inspection.replay(receiver="theirs").done == inspection.replay(fingerprint="f1").done == 0
 
 
 def test_a_pause_is_seen_with_who_and_when(streams: Any) -> None:
@@ -601,21 +719,17 @@ def test_a_frozen_server_costs_a_page_less_than_a_second_and_the_next_one_nothin
         wait_for(lambda: not Server().trouble and Server().ask(("PING",)) == [b"PONG"], what="the server to be back")
 
 
-def test_a_user_who_may_not_ask_is_told_and_the_rest_goes_on(settings: Any, streams: Any, client: Any) -> None:
+def test_a_user_who_may_not_ask_is_told_and_the_rest_goes_on(
+    settings: Any, streams: Any, narrow: Callable[[str], str]
+) -> None:
     order(1)
-    client.acl_setuser(
-        "narrow", enabled=True, passwords=["+p"], keys=["*"], channels=["*"], commands=["+@all", "-xinfo"]
-    )
-    settings.REDIS_EVENTS = {**streams, "LOCATION": streams["LOCATION"].replace("redis://", "redis://narrow:p@")}
-    try:
-        with Server() as server:
-            (channel,) = [each for each in inspection.channels(server=server) if each.name == "shop.orders"]
-            assert channel.length is None
-            assert server.trouble is None
-            assert any("XINFO" in command for command in server.refusals)
-            assert inspection.events(server=server).events
-    finally:
-        client.acl_deluser("narrow")
+    settings.REDIS_EVENTS = {**streams, "LOCATION": narrow("-xinfo")}
+    with Server() as server:
+        (channel,) = [each for each in inspection.channels(server=server) if each.name == "shop.orders"]
+        assert channel.length is None
+        assert server.trouble is None
+        assert any("XINFO" in command for command in server.refusals)
+        assert inspection.events(server=server).events
 
 
 def test_a_wrong_password_is_told_as_such(settings: Any, streams: Any) -> None:

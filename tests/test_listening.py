@@ -225,6 +225,19 @@ def test_what_killed_its_process_is_no_poison_to_a_receiver_that_was_paused() ->
     assert sorted(held_rows()) == [("app.hear", State.DEAD), ("app.paused", State.PARKED)]
 
 
+@pytest.mark.parametrize("is_done", [True, False])
+def test_what_was_done_before_a_pause_is_not_parked_by_its_redelivery(is_done: bool) -> None:
+    heard: list[Any] = []
+    body = document(1)
+    once = receiver(lambda event: heard.append(event.data), name="app.once", once=True)
+    own = Listener(Durable("memory://listeners"), [once])
+    if is_done:
+        own.process([delivery(body)])
+    own.note_paused({"app.once"})
+    own.process([repeated(body)])
+    assert held_rows() == ([] if is_done else [("app.once", State.PARKED)])
+
+
 def test_nothing_is_settled_before_what_is_parked_is_written() -> None:
     settled: list[int] = []
 

@@ -54,5 +54,5 @@ def _publish(channel: str, entered: Mapping[str, str]) -> Done:
 def _json(text: str) -> Any:
     try:
         return json.loads(text) if text else None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PublishError(_("The data is no JSON: %s.") % error) from error

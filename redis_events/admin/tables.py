@@ -60,6 +60,10 @@ class ReadOnly(ModelAdmin):
         is_list = request.resolver_match is not None and "object_id" not in request.resolver_match.kwargs
         return rows.defer(*self.secret_fields) if is_list else rows
 
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """An address may not search in data either: Django lets it in any column, and that tells what stands there."""
+        return lookup.partition("__")[0] not in self.secret_fields and super().lookup_allowed(lookup, value, request)
+
     def get_fields(self, request: HttpRequest, obj: Model | None = None) -> list[Any]:
         return [*self.open_fields, *([*self.secret_fields] if _may_see_data(request) else ["concealed"])]
 

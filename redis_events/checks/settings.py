@@ -96,6 +96,17 @@ def _check_retention(entry: ChannelConf) -> Iterator[CheckMessage]:
 
 
 @register("redis_events")
+def check_time_zones(**_: Any) -> list[CheckMessage]:
+    """E023: tables of ours that would have to take times without a zone."""
+    if any(problems()) or settings.USE_TZ:
+        return []
+    if not (all_receivers() or any(entry.OUTBOX for entry in conf.CHANNELS.values())):
+        return []
+    text = "USE_TZ is False, and the times in the tables of redis_events have a zone: nothing can be written there."
+    return [message(Error, "E023", text, "Set USE_TZ to True, as Django does by default.")]
+
+
+@register("redis_events")
 def check_outboxes(**_: Any) -> list[CheckMessage]:
     """E016: a database in which published changes are written and the routers allow no outbox."""
     found = []

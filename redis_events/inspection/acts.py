@@ -5,24 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from django.db import transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext as _
 
-from .. import heartbeat, held, pauses
+from .. import heartbeat, held, inbox, pauses
 from ..codec import decode
-from ..conf import conf
-from ..exceptions import ActError, DecodeError, Skipped
+from ..conf import conf, mask
+from ..exceptions import ActError, DecodeError, Skipped, Unreachable
 from ..floors import parse
 from ..models import HeldDelivery
-from ..registry import Table, all_receivers
+from ..registry import Receiver, Table, all_receivers
 from ..replaying import Replay, numbers
 from ..retry import DEAD
-from ..runner import Result, Run, failure, group_name, quarantine
+from ..routing import is_memory
+from ..runner import Result, Run, failure, group_name, identity, quarantine
 from ..transports.base import Delivery
-from ..transports.client import ErrorReply, Wire, refused
+from ..transports.client import Command, ErrorReply, Wire, refused
 from ..transports.roads import delivery
 from ..transports.scripts import BURY, GIVE
 from . import rows
@@ -33,10 +35,14 @@ from .server import PATIENCE
 T = TypeVar("T")
 CHUNK = 500
 """Rows or entries changed in one step."""
+SKIPPED_AT_ONCE = 100
+"""Entries settled in one step: their bytes are read first, and the server has little time for that."""
 
 
 def _on_wire(work: Callable[[Wire], T]) -> T:
     """The result of ``work`` over a connection of its own. Raises TransportError."""
+    if is_memory():
+        raise Unreachable(_("%s: there is no server") % mask(conf.LOCATION))
     wire = Wire(conf.LOCATION, timeout=PATIENCE)
     try:
         return work(wire)
@@ -45,10 +51,15 @@ def _on_wire(work: Callable[[Wire], T]) -> T:
 
 
 def _call(wire: Wire, *command: Any) -> Any:
-    answer = wire.call([command])[0]
-    if isinstance(answer, ErrorReply):
-        raise refused(wire.location, str(answer))
-    return answer
+    return _call_all(wire, [command])[0]
+
+
+def _call_all(wire: Wire, commands: Sequence[Command]) -> list[Any]:
+    answers = wire.call(commands)
+    for answer in answers:
+        if isinstance(answer, ErrorReply):
+            raise refused(wire.location, str(answer))
+    return answers
 
 
 # ------------------------------------------------------------------ pending entries
@@ -70,12 +81,11 @@ def claim(channel: str, group: str, *, ids: Sequence[str] = (), consumer: str = 
 def _claim(wire: Wire, channel: str, group: str, ids: list[str], consumer: str) -> Done:
     name, heir = conf.redis_name(channel), f"claimed:{heartbeat.own_id()}"
     done = wanted = 0
-    while consumer and (found := _pending_ids(wire, name, group, consumer)):
+    start = "-"
+    while consumer and (found := _pending_ids(wire, name, group, consumer, start)):
         wanted += len(found)
-        given = int(_call(wire, "EVAL", GIVE, 1, name, group, heir, consumer, *found))
-        done += given
-        if not given:
-            break
+        done += int(_call(wire, "EVAL", GIVE, 1, name, group, heir, consumer, *found))
+        start = f"({found[-1].decode()}"
     for at in range(0, len(ids), CHUNK):
         chunk = ids[at : at + CHUNK]
         wanted += len(chunk)
@@ -83,8 +93,8 @@ def _claim(wire: Wire, channel: str, group: str, ids: list[str], consumer: str) 
     return Done(done=done, left={_("not pending any more"): wanted - done} if wanted > done else {})
 
 
-def _pending_ids(wire: Wire, name: str, group: str, consumer: str) -> list[bytes]:
-    return [entry[0] for entry in _call(wire, "XPENDING", name, group, "-", "+", CHUNK, consumer)]
+def _pending_ids(wire: Wire, name: str, group: str, consumer: str, start: str) -> list[bytes]:
+    return [entry[0] for entry in _call(wire, "XPENDING", name, group, start, "+", CHUNK, consumer)]
 
 
 def skip(channel: str, group: str, ids: Sequence[str], *, who: str) -> Done:
@@ -100,29 +110,50 @@ def skip(channel: str, group: str, ids: Sequence[str], *, who: str) -> Done:
 
 
 def _skip(wire: Wire, channel: str, group: str, ids: Sequence[str], who: str) -> Done:
-    name = conf.redis_name(channel)
-    answers = wire.call([("XPENDING", name, group, id, id, 1) for id in ids])
-    pending = [id for id, answer in zip(ids, answers, strict=True) if answer and not isinstance(answer, ErrorReply)]
-    entries = wire.call([("XRANGE", name, id, id) for id in pending])
-    found = [delivery(channel, group, *entry[0]) for entry in entries if entry and not isinstance(entry, ErrorReply)]
-    held.hold(each for one in found for each in _skipped(one, group, who))
-    done = int(_call(wire, "XACK", name, group, *pending)) if pending else 0
+    table = Table([receiver for receiver in _known_receivers(wire) if group_name(receiver) == group])
+    parts = [ids[at : at + SKIPPED_AT_ONCE] for at in range(0, len(ids), SKIPPED_AT_ONCE)]
+    done = sum(_skip_some(wire, channel, group, part, partial(_skipped, table=table, who=who)) for part in parts)
     return Done(done=done, left={_("not pending any more"): len(ids) - done} if done < len(ids) else {})
 
 
-def _skipped(skipped: Delivery, group: str, who: str) -> list[held.Failure]:
-    """A dead letter for each receiver of the group; one for none where nobody here would have run it."""
+def _known_receivers(wire: Wire) -> list[Receiver]:
+    """This code's, and those that only listeners of another release of this service have: they lose nothing either."""
+    own = {each.name: each for each in all_receivers()}
+    cards = [card for card in heartbeat.cards(wire) if card.service == conf.SERVICE]
+    theirs = {each.name: each for card in cards for each in map(heartbeat.stand_in, card.receivers)}
+    return list({**theirs, **own}.values())
+
+
+def _skip_some(
+    wire: Wire, channel: str, group: str, ids: Sequence[str], skipped: Callable[[Delivery], list[held.Failure]]
+) -> int:
+    name = conf.redis_name(channel)
+    answers = _call_all(wire, [("XPENDING", name, group, id, id, 1) for id in ids])
+    pending = [id for id, answer in zip(ids, answers, strict=True) if answer]
+    entries = _call_all(wire, [("XRANGE", name, id, id) for id in pending])
+    held.hold(each for entry in entries if entry for each in skipped(delivery(channel, group, *entry[0])))
+    return int(_call(wire, "XACK", name, group, *pending)) if pending else 0
+
+
+def _skipped(skipped: Delivery, *, table: Table, who: str) -> list[held.Failure]:
+    """A dead letter for each receiver of the group; one for none where nobody would have run it."""
     error = Skipped(f"skipped by {who}")
     try:
         id = f"{skipped.channel}/{skipped.id}"
         document = decode(skipped.body, channel=skipped.channel, id=id, is_document=skipped.is_document)
     except DecodeError:
         return [quarantine(skipped, error)]
-    table = Table([receiver for receiver in all_receivers() if group_name(receiver) == group])
     runs = [
         Run(receiver, document, skipped, attempt=0) for receiver in table.match(skipped.channel, document.envelope.type)
     ]
-    return [failure(Result(run, DEAD, error, 0.0)) for run in runs] or [quarantine(skipped, error)]
+    if not runs:
+        return [quarantine(skipped, error)]
+    return [failure(Result(run, DEAD, error, 0.0)) for run in runs if not _is_done(run)]
+
+
+def _is_done(run: Run) -> bool:
+    """Whether it had its effect already, and only its settling was lost: replayed after the inbox it would again."""
+    return run.receiver.once and inbox.has(*identity(run))
 
 
 def remove_consumer(channel: str, group: str, consumer: str) -> None:

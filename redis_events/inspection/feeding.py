@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,6 +55,8 @@ def feed(pattern: str = "*", *, after: str = "", server: Server | None = None) -
         if not (after.isdecimal() and len(after) < 16):
             return Feed(events=(), cursor=_now(asked), skipped=False)
         looks = _look(asked, names, int(after), limit=MOST)
+        if looks and looks.over <= int(after):  # asked within the same millisecond, or the server's clock went back
+            return Feed(events=(), cursor=str(looks.over), skipped=False)
         if looks and looks.until <= int(after):  # more within a millisecond than one look takes
             looks = _look(asked, names, int(after), limit=MOST_AT_ONCE)
     if looks is None:
@@ -140,34 +143,43 @@ def _writer() -> str:
 
 def _want_pubsub(server: Server) -> None:
     """Somebody watches: one process of all writes down what it hears on pub/sub, as long as that is so."""
-    answers = server.ask(("SET", _wanted(), "1", "EX", LISTENS), ("SET", _writer(), "1", "EX", TURN, "NX"))
+    name = secrets.token_hex(8)
+    answers = server.ask(("SET", _wanted(), "1", "EX", LISTENS), ("SET", _writer(), name, "EX", TURN, "NX"))
     if answers[1]:
-        threading.Thread(target=_record, name="redis_events-recorder", daemon=True).start()
+        threading.Thread(target=_record, args=[name], name="redis_events-recorder", daemon=True).start()
 
 
-def _record() -> None:
+def _record(name: str) -> None:
     """Listen until nobody has looked for a while."""
     try:
         transport = create("pubsub")
         try:
             transport.subscribe([Subscription(channel="*")])
-            _write_down(transport)
+            _write_down(transport, name)
         finally:
             transport.close()
     except TransportError as error:
         logger.debug("pub/sub is not heard for the live feed: %s", error)
 
 
-def _write_down(transport: Transport) -> None:
+def _write_down(transport: Transport, name: str) -> None:
     wire = Wire(conf.LOCATION, timeout=1.0)
-    still_wanted = [("EXISTS", _wanted()), ("SET", _writer(), "1", "EX", TURN), ("EXPIRE", _recent(), LISTENS)]
     try:
-        while wire.call(still_wanted)[0]:
+        while _is_our_turn(wire, name):
             heard = transport.receive(limit=conf.BATCH, timeout=1.0)
             if heard:
                 wire.call([_addition(each) for each in heard])
     finally:
         wire.close()
+
+
+def _is_our_turn(wire: Wire, name: str) -> bool:
+    """Whether somebody still watches, and no other has taken over: then all would be written down twice."""
+    is_wanted, writer = wire.call([("EXISTS", _wanted()), ("GET", _writer())])
+    if is_wanted != 1 or writer not in (None, name.encode()):
+        return False
+    wire.call([("SET", _writer(), name, "EX", TURN), ("EXPIRE", _recent(), LISTENS)])
+    return True
 
 
 def _addition(heard: Delivery) -> tuple[Any, ...]:

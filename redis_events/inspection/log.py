@@ -187,7 +187,7 @@ def _end(channel: str, before: Place | None, end: str) -> str:
 
 
 def _milliseconds(at: datetime) -> int:
-    return int(at.astimezone(UTC).timestamp() * 1000)
+    return max(0, int(at.timestamp() * 1000))
 
 
 # ------------------------------------------------------------------ one event

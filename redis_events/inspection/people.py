@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -16,7 +16,7 @@ from ..registry import Receiver, all_receivers
 from ..retry import Retry, default_retry
 from .facts import ListenerFacts, ReceiverFacts, ServiceFacts
 from .rates import Runs, rates
-from .scene import Scene, scene
+from .scene import Scene, noted, scene
 from .server import Server, at
 
 
@@ -59,7 +59,7 @@ def _listener(id: str, beat: datetime, card: Card | None, here: Scene) -> Listen
         host=card.host,
         pid=card.pid,
         version=card.version,
-        started=datetime.fromtimestamp(card.started, tz=UTC),
+        started=noted(card.started),
         channels=tuple(sorted({each.channel for each in card.receivers})),
         receivers=tuple(each.name for each in card.receivers),
         in_flight=card.in_flight,
@@ -148,4 +148,4 @@ def _policy(retry: Retry) -> str:
 def _pause(pause: Pause | None) -> dict[str, Any]:
     if pause is None:
         return {}
-    return {"paused_by": pause.by, "paused_at": datetime.fromtimestamp(pause.at, tz=UTC)}
+    return {"paused_by": pause.by, "paused_at": noted(pause.at)}

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from .. import tally
 from ..tally import MinuteCounts, RunCounts
 from .facts import Minute
-from .scene import scene
+from .scene import noted, scene
 from .server import Server, at
 
 DAY = 24
@@ -62,7 +62,7 @@ class Rates:
         counts = self.receivers.get((service, receiver))
         if counts is None:
             return Runs(done=0, retried=0, dead=0)
-        last = datetime.fromtimestamp(counts.last, tz=UTC) if counts.last else None
+        last = noted(counts.last) if counts.last else None
         return Runs(done=counts.done, retried=counts.retry, dead=counts.dead, p50=counts.p50, p95=counts.p95, last=last)
 
 

@@ -84,12 +84,13 @@ def dead_count() -> int | None:
 
 
 def unknown_receivers(known: Iterable[str]) -> dict[str, int]:
-    """Waiting rows by a receiver that is not among the known ones. Raises django.db.Error."""
+    """Rows that wait, or are parked, for a receiver that is not among the known ones. Raises django.db.Error."""
     counts: dict[str, int] = {}
     for alias in databases():
-        rows = ours(alias).filter(state=State.WAITING).exclude(receiver__in=list(known))
-        for name, count in rows.order_by().values_list("receiver").annotate(Count("pk")):
-            counts[name] = counts.get(name, 0) + count
+        for state in (State.WAITING, State.PARKED):  # one by one: each has an index of its own
+            rows = ours(alias).filter(state=state).exclude(receiver__in=list(known))
+            for name, count in rows.order_by().values_list("receiver").annotate(Count("pk")):
+                counts[name] = counts.get(name, 0) + count
     return counts
 
 

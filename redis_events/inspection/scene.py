@@ -16,6 +16,9 @@ from ..pauses import Pause
 from ..registry import all_receivers, publishers
 from .server import Server
 
+LAST = float(1 << 37)
+"""Seconds since 1970: what is later is no time, and dates end."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
@@ -64,7 +67,7 @@ def _ask(server: Server) -> Scene:
     before = now()
     index = ("ZRANGE", heartbeat.index(), 0, -1, "WITHSCORES")
     announced, beats, paused, clock = server.ask(("HGETALL", announcements.key()), index, pauses.asked(), ("TIME",))
-    known = {id.decode(errors="replace"): _moment(score) for id, score in _pairs(beats)}
+    known = {id.decode(errors="replace"): noted(float(score)) for id, score in _pairs(beats)}
     asked_of = [("GET", heartbeat.key(id)) for id in known] + [heartbeat.asked_to_stop(id) for id in known]
     answers = server.ask(*asked_of)
     cards, stops = answers[: len(known)], answers[len(known) :]
@@ -85,8 +88,9 @@ def _pairs(flat: Sequence[Any] | None) -> list[tuple[Any, Any]]:
     return list(zip(flat[::2], flat[1::2], strict=True)) if flat else []
 
 
-def _moment(score: bytes) -> datetime:
-    return datetime.fromtimestamp(float(score), tz=UTC)
+def noted(seconds: float) -> datetime:
+    """A moment that stands in Redis, in seconds since 1970; the nearest one there is: anybody may write there."""
+    return datetime.fromtimestamp(min(max(seconds, 0.0), LAST), tz=UTC)
 
 
 def _clock(answer: Sequence[bytes] | None) -> datetime | None:

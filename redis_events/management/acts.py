@@ -162,7 +162,8 @@ def _stop(asked: Asked) -> Act:
         alive = [each.id for each in inspection.listeners(server=server) if each.is_alive]
         _answered(server)
     if id not in alive:
-        raise ActError(_("%(id)r is no listener that is alive; these are: %(alive)s.") % {"id": id, "alive": alive})
+        names = {"id": id, "alive": ", ".join(alive) or _("none")}
+        raise ActError(_("%(id)r is no listener that is alive; these are: %(alive)s.") % names)
     question = _("Ask the listener %s to stop, as SIGTERM would?") % id
     return Act(question=question, do=_one(lambda: inspection.stop_listener(id, who=who())))
 

@@ -49,7 +49,7 @@ def _data(given: str | None, *, is_json: bool) -> Any:
         return text
     try:
         return None if text is None else json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PublishError(_("The data is no JSON: %(error)s.") % {"error": error}) from error
 
 

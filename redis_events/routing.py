@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from .conf import conf, mask
 from .exceptions import ConfigurationError, Unreachable
 from .registry import Receiver
 from .sender import Sender
+from .signals import publish_failed
 from .transports.base import Outgoing, Transport
 
 BUILT_IN = {
@@ -24,6 +26,11 @@ BUILT_IN = {
     "pubsub": "redis_events.transports.pubsub.PubSubTransport",
     "stream": "redis_events.transports.stream.StreamTransport",
 }
+
+logger = logging.getLogger("redis_events.publish")
+
+TOLD_AGAIN = 60.0
+"""Seconds between two log lines about events whose way nobody could be asked."""
 
 _senders: dict[str, Sender] = {}
 _by_channel: dict[str, Sender] = {}
@@ -95,15 +102,26 @@ class Undecided:
     Sent by pub/sub instead, a stream's event would reach nobody, and nobody would know.
     """
 
+    def __init__(self) -> None:
+        self._next_line = 0.0
+
     def send(self, batch: Sequence[Outgoing], *, strict: bool = False) -> None:
-        """Send what can be told by now; the rest is lost as in any outage: counted, told and signalled."""
+        """Send what can be told by now. The rest is lost as in any outage: told, and with ``strict`` raised."""
         for each in batch:
             sender = sender_for(each.channel)
             if isinstance(sender, Sender):
                 sender.send([each], strict=strict)
-                continue
-            error = Unreachable(f"{mask(conf.LOCATION)} cannot be asked what carries {each.channel}")
-            _sender("pubsub").refuse([each], error, strict=strict)
+            else:
+                self._lose(each, strict=strict)
+
+    def _lose(self, lost: Outgoing, *, strict: bool) -> None:
+        error = Unreachable(f"{mask(conf.LOCATION)} cannot be asked what carries {lost.channel}")
+        if strict:
+            raise error
+        if time.monotonic() >= self._next_line:
+            self._next_line = time.monotonic() + TOLD_AGAIN
+            logger.error("cannot publish: events are lost until it works again, tried every second: %s", error)
+        publish_failed.send_robust(Undecided, batch=[lost], error=error)
 
 
 _undecided = Undecided()

@@ -51,15 +51,6 @@ class Sender:
             self._queue.append(batch)
             self._share_turn()
 
-    def refuse(self, batch: Sequence[Outgoing], error: TransportError, *, strict: bool = False) -> None:
-        """Lose a batch that nobody knows a way for, as if sending it had failed; with ``strict`` raise instead."""
-        if strict:
-            raise error
-        if self._error is None:
-            logger.error("cannot publish: events are lost until it works again, tried every second: %s", error)
-            self._error = error
-        self._lose(batch, error)
-
     def _share_turn(self) -> None:
         if self._turn.acquire(timeout=self._patience()):
             self._take_turn(self._send_queued)

@@ -1,7 +1,8 @@
 """Saves through an outbox, and a relay that empties it, in one process.
 
-Prints the µs per save in a transaction of its own: of a model nobody publishes, of one whose event is only written, of
-one whose event is sent right after the commit too; and the events/s of our relay and of a plain loop on the same rows.
+Prints the µs per save in a transaction of its own: of a model nobody publishes, of the same with a ready-made row
+inserted beside it, of one whose event is only written, of one whose event is sent right after the commit too; and the
+events/s of our relay and of a plain loop on the same rows.
 """
 
 import json
@@ -20,11 +21,25 @@ from benchmarks.timing import seconds_for
 CLIENT = redis.Redis.from_url(os.environ["BENCH_REDIS_URL"])
 LIMIT = 500
 TABLE = "redis_events_outboxevent"
+INSERT = (
+    f"INSERT INTO {TABLE} (channel, event_id, type, key, body, created_at, discarded)"
+    " VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING id"
+)
+READY = ("bench.outbox", "0" * 36, "shop.order.created", "1", b"x" * 550, "2026-11-25 12:00:00+00:00", False)
 
 
 def save(model: Any) -> None:
     with transaction.atomic():
         model(customer="Ada Lovelace", status="paid", total="1234.50").save()
+
+
+def save_beside_insert(model: Any) -> None:
+    """The least a row of its own can cost: one INSERT that somebody has made ready."""
+    with transaction.atomic():
+        model(customer="Ada Lovelace", status="paid", total="1234.50").save()
+        with connection.cursor() as cursor:
+            cursor.execute(INSERT, READY)
+            cursor.fetchall()
 
 
 def saves(turns: int) -> dict[str, float]:
@@ -33,11 +48,16 @@ def saves(turns: int) -> dict[str, float]:
     from redis_events.posting import Poster
 
     post = Poster.send
-    kinds = {"nobody": (UnpublishedOrder, post), "written": (OutboxedOrder, skip), "sent": (OutboxedOrder, post)}
+    kinds = {
+        "nobody": (save, UnpublishedOrder, post),
+        "inserted": (save_beside_insert, UnpublishedOrder, post),
+        "written": (save, OutboxedOrder, skip),
+        "sent": (save, OutboxedOrder, post),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(turns):
-        for name, (model, Poster.send) in kinds.items():
-            seconds[name].append(seconds_for(lambda model=model: save(model)))
+        for name, (work, model, Poster.send) in kinds.items():
+            seconds[name].append(seconds_for(lambda work=work, model=model: work(model)))
     Poster.send = post
     return {name: median(values) * 1e6 for name, values in seconds.items()}
 

@@ -161,8 +161,8 @@ def _own_entry(name: str) -> ChannelConf | None:
 class Lookup:
     """What carries the channels this process publishes without an entry of its own: asked once a channel.
 
-    That nobody announced one is asked again every 10 seconds: Redis may have lost what was announced, and whoever
-    owns a stream says so again. By pub/sub its events would reach nobody.
+    That nobody announced one is asked again every 10 seconds, in a thread that nobody waits for: Redis may have lost
+    what was announced, and whoever owns a stream says so again. By pub/sub its events would reach nobody.
     """
 
     def __init__(self) -> None:
@@ -171,6 +171,7 @@ class Lookup:
         """Channels nobody announced, and until when that is taken for true (``time.monotonic``)."""
         self._next = 0.0
         self._asking = threading.Lock()
+        self._is_looking_again = False
 
     def transport(self, channel: str) -> str | None:
         """``pubsub`` where nobody announced another; None when the server cannot be asked now.
@@ -180,10 +181,10 @@ class Lookup:
         """
         known = self._remembered(channel)
         if known or time.monotonic() < self._next:
-            return known or self._last(channel)
+            return known
         asking = self._asking
         if not asking.acquire(timeout=PATIENCE):
-            return self._last(channel)
+            return None
         try:
             return self._remembered(channel) or self._ask(channel)
         finally:
@@ -194,31 +195,48 @@ class Lookup:
         return self._absent.get(channel)
 
     def _remembered(self, channel: str) -> str | None:
-        if time.monotonic() < self._absent.get(channel, 0.0):
-            return PUBSUB
-        return self._known.get(channel)
-
-    def _last(self, channel: str) -> str | None:
-        """What was true when the server could be asked last."""
-        return PUBSUB if channel in self._absent else None
+        until = self._absent.get(channel)
+        if until is None:
+            return self._known.get(channel)
+        if time.monotonic() >= max(until, self._next) and not self._is_looking_again:
+            self._is_looking_again = True
+            threading.Thread(target=self._look_again, name="redis_events-lookup", daemon=True).start()
+        return PUBSUB
 
     def _ask(self, channel: str) -> str | None:
         if time.monotonic() < self._next:
-            return self._last(channel)
-        try:
-            announced = fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)
-        except TransportError:
-            self._next = time.monotonic() + 1.0
-            return self._last(channel)
+            return None
+        announced = self._fetch()
+        if announced is None:
+            return None
         if len(self._known) + len(self._absent) >= _MOST_KNOWN:
             self._forget()
+        return self._note(channel, announced)
+
+    def _look_again(self) -> None:
+        """One question for all channels that nobody announced so far."""
+        try:
+            announced = self._fetch()
+            for channel in list(self._absent) if announced is not None else ():
+                self._note(channel, announced or ())
+        finally:
+            self._is_looking_again = False
+
+    def _fetch(self) -> list[Announcement] | None:
+        try:
+            return fetch(timeout=0.9 * conf.PUBLISH_TIMEOUT)
+        except TransportError:
+            self._next = time.monotonic() + 1.0
+            return None
+
+    def _note(self, channel: str, announced: Sequence[Announcement]) -> str:
         found = announced_transport(channel, announced)
-        if found:
-            self._known[channel] = found
-            self._absent.pop(channel, None)
-        else:
+        if found is None:
             self._absent[channel] = time.monotonic() + ASKED_AGAIN
-        return found or PUBSUB
+            return PUBSUB
+        self._known[channel] = found
+        self._absent.pop(channel, None)
+        return found
 
     def _forget(self) -> None:
         self._known.clear()
@@ -229,6 +247,7 @@ class Lookup:
         self._forget()
         self._next = 0.0
         self._asking = threading.Lock()
+        self._is_looking_again = False
 
 
 def fetch(*, timeout: float) -> list[Announcement]:

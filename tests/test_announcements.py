@@ -358,6 +358,20 @@ def test_a_stream_that_is_announced_later_is_followed_within_seconds(
     wait_for(is_followed, what="the announcement to be followed")
 
 
+def test_nobody_waits_for_what_is_asked_again(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(announcements, "ASKED_AGAIN", 0.0)
+    with Server() as own:
+        settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": own.url}
+        lookup = Lookup()
+        assert lookup.transport("orders") == "pubsub"
+        own.freeze()
+        began = time.monotonic()
+        assert [lookup.transport("orders") for _ in range(100)] == ["pubsub"] * 100
+        assert time.monotonic() - began < 0.1
+        own.thaw()
+        wait_for(lambda: not lookup._is_looking_again, what="the thread that asks")
+
+
 def _said_by_billing() -> bytes:
     return msgspec.json.encode(said("orders", "stream", service="billing"))
 

@@ -90,7 +90,8 @@ class Service:
 
     def runs(self) -> list[tuple[str, str, int, int, float]]:
         file = self.project.folder / "runs"
-        lines = file.read_text().splitlines() if file.exists() else []
+        whole, _, _ = file.read_text().rpartition("\n") if file.exists() else ("", "", "")  # the last may be half there
+        lines = whole.splitlines()
         return [(r, d, int(attempt), int(pid), float(at)) for r, d, attempt, pid, at in map(str.split, lines)]
 
     def counts(self) -> Counter[tuple[str, str]]:
@@ -115,7 +116,7 @@ class Service:
             )
 
     def wait_until_settled(self, timeout: float = 15.0) -> None:
-        wait_for(lambda: self.pending() == 0, timeout=timeout, what="nothing to be pending")
+        wait_for(lambda: self.unsettled() == 0, timeout=timeout, what="everything to be settled")
 
     def consumers(self) -> set[int]:
         """The processes behind the group's consumers."""

@@ -175,7 +175,7 @@ def test_a_stream_that_does_not_exist_yet_is_seen_from_its_first_event_on(client
 def test_a_pattern_covers_streams_and_pub_sub_channels_alike_once_they_are_announced(settings: Any) -> None:
     settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "POLL": 0.1}
     publish("orders.old", "before")  # announces the channel, whose name is nowhere in CHANNELS
-    with subscribe("orders*", timeout=1) as events:
+    with subscribe("orders*", timeout=3) as events:
         publish("orders.old", "old")
         publish("orders.live", "live")
         publish("orders.new", "new")

@@ -12,6 +12,7 @@ from typing import Any
 from ..conf import RESERVED, conf
 from ..exceptions import TransportError
 from ..routing import create
+from ..transports import scripts
 from ..transports.base import Delivery, Subscription, Transport
 from ..transports.client import Wire, by_name
 from .facts import EventFacts
@@ -175,11 +176,8 @@ def _write_down(transport: Transport, name: str) -> None:
 
 def _is_our_turn(wire: Wire, name: str) -> bool:
     """Whether somebody still watches, and no other has taken over: then all would be written down twice."""
-    is_wanted, writer = wire.call([("EXISTS", _wanted()), ("GET", _writer())])
-    if is_wanted != 1 or writer not in (None, name.encode()):
-        return False
-    wire.call([("SET", _writer(), name, "EX", TURN), ("EXPIRE", _recent(), LISTENS)])
-    return True
+    turn = ("EVAL", scripts.TURN, 1, _writer(), name, TURN)
+    return wire.call([("EXISTS", _wanted()), turn, ("EXPIRE", _recent(), LISTENS)])[:2] == [1, 1]
 
 
 def _addition(heard: Delivery) -> tuple[Any, ...]:

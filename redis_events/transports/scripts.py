@@ -40,6 +40,16 @@ end
 return given
 """
 
+TURN = """
+-- Keep, or take, the turn of writing down what is heard on pub/sub. Returns 1 when it is ours.
+-- KEYS: who has the turn. ARGV: our name, seconds it lasts.
+-- One step: whoever was away for longer than its turn must not take it back from another.
+local has = redis.call('GET', KEYS[1])
+if has and has ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+"""
+
 BURY = """
 -- Remove a consumer that has nothing pending. Returns 1 when it is gone.
 -- KEYS: stream. ARGV: group, consumer.

@@ -95,7 +95,7 @@ lane-%: .venvs/%/stamp
 
 # redis-py, the protocol its users write into their URLs, and the server: what speaks to a server, on each.
 PAIRS = 6.4-2-redis 7.4-2-valkey 8.1-3-redis 8.1-3-valkey
-SPEAKING = client transports sender subscribing interop listening stream trimming replaying cleaning
+SPEAKING = client transports sender subscribing interop listening stream trimming replaying cleaning inspection
 
 test-pairs:
 	@$(MAKE) --no-print-directory --keep-going $(addprefix pair-,$(PAIRS))

@@ -84,10 +84,11 @@ class _Look:
 def _look(server: Server, names: Sequence[str], after: int, *, limit: int) -> _Look | None:
     keys = {conf.redis_name(name): name for name in names} | {_recent(): ""}
     start = f"{after + 1}-0"
-    clock, *answers = server.ask(("TIME",), *(("XRANGE", key, start, "+", "COUNT", limit) for key in keys))
-    if clock is None:
+    answers = server.ask(*(("XRANGE", key, start, "+", "COUNT", limit) for key in keys))
+    if server.trouble:
         return None
-    over = _over(clock)
+    # Not a later one: a stream that was announced since the names were asked for would lose its first entries.
+    over = int(scene(server).moment.timestamp() * 1000) - 1
     cut = [_milliseconds(answer[-1]) - 1 for answer in answers if answer and len(answer) == limit]
     entries = [(name, entry) for name, answer in zip(keys.values(), answers, strict=True) for entry in answer or ()]
     return _Look(entries, min([over, *cut]), over)

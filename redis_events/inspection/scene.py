@@ -66,7 +66,8 @@ def scene(server: Server) -> Scene:
 def _ask(server: Server) -> Scene:
     before = now()
     index = ("ZRANGE", heartbeat.index(), 0, -1, "WITHSCORES")
-    announced, beats, paused, clock = server.ask(("HGETALL", announcements.key()), index, pauses.asked(), ("TIME",))
+    # The clock first: whatever an entry of an earlier millisecond is on has been announced by then.
+    clock, announced, beats, paused = server.ask(("TIME",), ("HGETALL", announcements.key()), index, pauses.asked())
     known = {id.decode(errors="replace"): noted(float(score)) for id, score in _pairs(beats)}
     asked_of = [("GET", heartbeat.key(id)) for id in known] + [heartbeat.asked_to_stop(id) for id in known]
     answers = server.ask(*asked_of)

@@ -418,6 +418,19 @@ def test_at_a_cursor_from_the_future_nothing_is_said_to_be_left_out(streams: Any
     assert int(feed.cursor) < time.time() * 1000 + 60_000
 
 
+def test_a_stream_that_begins_while_a_look_is_taken_is_whole_in_the_next(streams: Any) -> None:
+    order(1)
+    cursor = cursor_now("shop.*")
+    with Server(patience=5) as server:
+        inspection.services(server=server)  # by now it is asked which streams there are
+        publish("shop.fresh", "first", type="shop.thing.done", strict=True)
+        moment = time.time_ns()
+        wait_for(lambda: time.time_ns() - moment > 5_000_000, what="its millisecond to be over")
+        early = inspection.feed("shop.*", after=cursor, server=server)
+    late = inspection.feed("shop.*", after=early.cursor)
+    assert [each.data for each in (*early.events, *late.events)] == ["first"]
+
+
 def test_more_than_one_look_can_take_comes_with_the_next(streams: Any, client: Any, prefix: str) -> None:
     cursor = cursor_now("shop.*")
     for _ in range(5):

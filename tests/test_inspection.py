@@ -428,7 +428,7 @@ def test_a_stream_that_begins_while_a_look_is_taken_is_whole_in_the_next(streams
         wait_for(lambda: time.time_ns() - moment > 5_000_000, what="its millisecond to be over")
         early = inspection.feed("shop.*", after=cursor, server=server)
     late = inspection.feed("shop.*", after=early.cursor)
-    assert [each.data for each in (*early.events, *late.events)] == ["first"]
+    assert [each.data for each in (*early.events, *late.events) if each.channel == "shop.fresh"] == ["first"]
 
 
 def test_more_than_one_look_can_take_comes_with_the_next(streams: Any, client: Any, prefix: str) -> None:

@@ -54,7 +54,8 @@ def feed(pattern: str = "*", *, after: str = "", server: Server | None = None) -
         _want_pubsub(asked)
         names = [name for name in scene(asked).stream_names() if covers(pattern, name)]
         if not (after.isdecimal() and len(after) < 16):
-            return Feed(events=(), cursor=_now(asked), skipped=False)
+            over = _over(asked)
+            return Feed(events=(), cursor="" if over is None else str(over), skipped=False)
         looks = _look(asked, names, int(after), limit=MOST)
         if looks and looks.over <= int(after):  # asked within the same millisecond, or the server's clock went back
             return Feed(events=(), cursor=str(looks.over), skipped=False)
@@ -85,23 +86,21 @@ def _look(server: Server, names: Sequence[str], after: int, *, limit: int) -> _L
     keys = {conf.redis_name(name): name for name in names} | {_recent(): ""}
     start = f"{after + 1}-0"
     answers = server.ask(*(("XRANGE", key, start, "+", "COUNT", limit) for key in keys))
-    if server.trouble:
+    over = _over(server)
+    if server.trouble or over is None:
         return None
-    # Not a later one: a stream that was announced since the names were asked for would lose its first entries.
-    over = int(scene(server).moment.timestamp() * 1000) - 1
     cut = [_milliseconds(answer[-1]) - 1 for answer in answers if answer and len(answer) == limit]
     entries = [(name, entry) for name, answer in zip(keys.values(), answers, strict=True) for entry in answer or ()]
     return _Look(entries, min([over, *cut]), over)
 
 
-def _now(server: Server) -> str:
-    clock = server.ask(("TIME",))[0]
-    return str(_over(clock)) if clock else ""
+def _over(server: Server) -> int | None:
+    """The last millisecond that was over when it was asked which streams there are; None where the server did not say.
 
-
-def _over(clock: Sequence[bytes]) -> int:
-    """The last millisecond that is over."""
-    return int(clock[0]) * 1000 + int(clock[1]) // 1000 - 1
+    Not a later one: a stream that was announced since then would lose its first entries.
+    """
+    here = scene(server)
+    return None if here.skew is None else int(here.moment.timestamp() * 1000) - 1
 
 
 def _first(pair: tuple[tuple[int, int], EventFacts]) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import groupby
@@ -105,10 +106,17 @@ class Listener:
                     return
                 else:
                     close_old_connections()  # one may have grown too old while nothing came
+            self._finish()
         finally:
             self._async.close()
             self.transport.close()
             connections.close_all()
+
+    def _finish(self) -> None:
+        """Process what was read ahead: others would have to wait for it, and take it over one by one."""
+        with suppress(TransportError):
+            while self._can_hold and (remainder := self.transport.remainder()):
+                self.process(remainder)
 
     def note_announced(self, announced: Iterable[Receiver]) -> None:
         """Learn of receivers that other listeners of our groups have and we lack: a rolling deploy loses nothing."""
@@ -267,8 +275,7 @@ class Listener:
     def _await_database(self, work: Callable[[], Any]) -> Any:
         """The result of ``work``, once the database lets it. Raises Interrupted when asked to stop before that."""
         attempt = 0
-        while not self._stopping.wait(backoff(attempt) if attempt else 0.0):
-            attempt += 1
+        while True:
             try:
                 result = work()
                 self._can_hold = True
@@ -276,7 +283,9 @@ class Listener:
             except Error as error:
                 self._note_away("nothing is settled while the database is away", error)
                 close_old_connections()
-        raise Interrupted
+            attempt += 1
+            if self._stopping.wait(backoff(attempt)):
+                raise Interrupted
 
     def _note_away(self, what: str, error: Error) -> None:
         if self._can_hold:

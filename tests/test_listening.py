@@ -22,9 +22,11 @@ from redis_events.registry import Receiver
 from redis_events.retry import Outcome
 from redis_events.runner import Result
 from redis_events.tally import Tally
+from redis_events.transports import stream
 from redis_events.transports.base import Delivery
 from redis_events.transports.memory import MemoryTransport
 from redis_events.transports.pubsub import PubSubTransport
+from redis_events.transports.stream import StreamTransport
 from tests.listeners import delivery, document, listener, receiver
 from tests.processes import Project
 from tests.servers import Postgres, Server, wait_for
@@ -488,6 +490,53 @@ def test_stopping_wakes_a_waiting_listener_at_once(events_settings: dict[str, An
         own.stop()
         thread.join(5)
         assert time.monotonic() - began < 0.5
+
+
+def test_being_asked_to_stop_in_mid_batch_repeats_nothing(events_settings: dict[str, Any], settings: Any) -> None:
+    """Also where a receiver fails in it: its row is written first, and the others stay done."""
+    settings.REDIS_EVENTS = {**events_settings, "CHANNELS": {"orders": {"TRANSPORT": "stream"}}}
+    heard: list[Any] = []
+
+    def stop_and_fail(event: Event[Any]) -> None:
+        if event.data == 3:
+            own.stop()
+            raise ValueError("no")
+
+    own = Listener(StreamTransport(events_settings["LOCATION"]), [hearing(heard), receiver(stop_and_fail)])
+    own.connect()
+    for number in range(10):
+        publish("orders", number)
+    own.run(drain=True)
+    assert heard == list(range(10))
+    assert held_rows() == [("app.stop_and_fail", State.WAITING)]
+    after = Listener(StreamTransport(events_settings["LOCATION"]), [hearing(heard)])
+    after.connect()
+    after.run(drain=True)
+    assert heard == list(range(10))
+
+
+def test_a_listener_that_stops_in_a_backlog_leaves_nothing_half_done(
+    events_settings: dict[str, Any], settings: Any, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "QUICK", 10.0)
+    settings.REDIS_EVENTS = {**events_settings, "CHANNELS": {"orders": {"TRANSPORT": "stream"}}}
+    heard: list[Any] = []
+
+    def stop_at_350(event: Event[Any]) -> None:
+        if event.data == 350:
+            own.stop()
+
+    own = Listener(StreamTransport(events_settings["LOCATION"]), [hearing(heard), receiver(stop_at_350)])
+    own.connect()
+    for number in range(1_000):
+        publish("orders", number)
+    own.run()
+    assert heard == list(range(len(heard)))
+    assert 350 < len(heard) <= 550
+    with server.client() as client:
+        key = conf.redis_name("orders")
+        assert client.xpending(key, "shop")["pending"] == 0
+        assert client.xinfo_consumers(key, "shop") == []
 
 
 def test_draining_works_off_what_is_there_and_ends(events_settings: dict[str, Any]) -> None:

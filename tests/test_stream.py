@@ -272,15 +272,111 @@ def test_entries_of_other_clients_are_deliveries(
 def test_an_acknowledgement_travels_with_the_next_read(
     join: Join, server: Server, events_settings: dict[str, Any]
 ) -> None:
-    add("orders", *numbers(300))
+    add("orders", *numbers(600))
     with Proxy(server, gather=0.02) as proxy:
         transport = join("orders", at=proxy.url)
         receive(transport, 100)
         proxy.reset()
         receive(transport, 100)
         written = b"".join(proxy.payloads)
-        assert written.count(b"XACK") == written.count(b"XREADGROUP") == 1
+        assert written.count(b"XACK") == 1
         assert b"MULTI" not in written
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, its batches are quick."""
+    monkeypatch.setattr(stream, "QUICK", 10.0)
+
+
+@pytest.mark.usefixtures("quick")
+def test_in_a_backlog_the_next_batch_is_read_while_this_one_is_processed(join: Join, client: redis.Redis) -> None:
+    add("orders", *numbers(1_000))
+    transport = join("orders")
+    receive(transport, 200)  # two: how long the first takes says that they are quick
+    transport.settle(transport.receive(limit=100, timeout=1.0))
+    wait_for(lambda: pending(client, "orders") >= 200, what="the next batch beside this one")
+    assert bodies(receive(transport, 700)) == numbers(700, 300)
+    flush(transport)
+    assert pending(client, "orders") == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_settled_is_acknowledged_before_what_was_read_ahead_is_handed_over(
+    join: Join, server: Server, client: redis.Redis
+) -> None:
+    """So a process that dies repeats one batch at most, as without reading ahead."""
+    add("orders", *numbers(1_000))
+    transport = join("orders")
+    receive(transport, 300)
+    before = transport.receive(limit=100, timeout=1.0)
+    transport.settle(before)
+    receive(transport, 100, settles=False)
+    wait_for(lambda: not client.xpending_range(name("orders"), "shop", before[0].id, before[-1].id, 1), what="the XACK")
+    assert not client.xpending_range(name("orders"), "shop", "-", before[-1].id, 1)
+
+
+def test_nothing_is_read_ahead_of_a_slow_batch(join: Join, client: redis.Redis) -> None:
+    """What one listener would only keep in its socket, an idle one beside it can process."""
+    add("orders", *numbers(1_000))
+    transport = join("orders", name="slow")
+    for _ in range(4):
+        batch = transport.receive(limit=100, timeout=1.0)
+        time.sleep(1.5 * stream.QUICK)
+        transport.settle(batch)
+    transport.receive(limit=100, timeout=1.0)
+    time.sleep(0.1)
+    assert pending(client, "orders") == 100
+    assert bodies(receive(join("orders", name="idle"), 500)) == numbers(500, 500)
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_answers_that_come_in_one_packet_are_two_batches(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    add("orders", *numbers(1_000))
+    transport = join("orders")
+    taken = receive(transport, 20, limit=10)
+    wire = transport._roads[0].wire
+    write = wire.write
+
+    def write_and_let_it_answer(commands: Any) -> None:
+        write(commands)
+        time.sleep(0.005)
+
+    monkeypatch.setattr(wire, "write", write_and_let_it_answer)
+    for _ in range(10):
+        batch = transport.receive(limit=10, timeout=1.0)
+        assert len(batch) == 10
+        transport.settle(batch)
+        taken += batch
+    taken += transport.remainder()
+    assert bodies(taken) == numbers(130)
+    assert transport.remainder() == []
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_that_is_about_to_leave_finishes_what_it_has_read_ahead(join: Join, client: redis.Redis) -> None:
+    add("orders", *numbers(1_000))
+    transport = join("orders", name="leaver")
+    taken = receive(transport, 300)
+    while rest := transport.remainder():
+        transport.settle(rest)
+        taken += rest
+    assert 300 < len(taken) < 1_000
+    transport.close()
+    assert pending(client, "orders") == 0
+    assert client.xinfo_consumers(name("orders"), "shop") == []
+    assert bodies(taken + receive(join("orders"), 1_000 - len(taken))) == numbers(1_000)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lost_connection_repeats_nothing_that_was_read_ahead(join: Join, server: Server) -> None:
+    add("orders", *numbers(2_000))
+    with Proxy(server) as proxy:
+        transport = join("orders", at=proxy.url)
+        taken = receive(transport, 300)
+        proxy.cut()
+        taken += receive(transport, 2_000 - len(taken))
+    assert sorted(bodies(taken), key=int) == numbers(2_000)
 
 
 def test_everything_is_acknowledged_soon_after_it_is_settled(join: Join, client: redis.Redis) -> None:
@@ -437,7 +533,7 @@ def test_a_refused_acknowledgement_is_given_again(join: Join, flushable: Server,
 def test_all_own_pending_entries_come_again_however_many(
     join: Join, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stream, "MOST_PENDING", 10)
+    monkeypatch.setattr(claims, "MOST_PENDING", 10)
     add("orders", *numbers(55))
     transport = join("orders")
     receive(transport, 55, settles=False)

@@ -93,6 +93,13 @@ class Transport(ABC):
         The rest waits for the next call.
         """
 
+    def remainder(self) -> list[Delivery]:
+        """What has been taken from the server and not been received yet, a batch a call, until empty.
+
+        For one that is about to close: nothing more is asked for. Empty where nothing is taken beforehand.
+        """
+        return []
+
     def settle(self, deliveries: Sequence[Delivery]) -> None:  # noqa: B027  # most transports have nothing to do
         """Forget these deliveries: each receiver is done or has its held row. Nothing to do where not ``durable``."""
 

@@ -22,7 +22,8 @@ SENT_AGAIN = {b"event", b"settled"}
 class Road:
     """One blocked connection, one group, one stream channel (or several, where there are very many).
 
-    What was settled is acknowledged in the same write that reads on: one round trip a batch.
+    What was settled is acknowledged in the same write that reads on: one round trip a batch. While there is a backlog
+    the next batch is read ahead, so that nobody waits for that round trip either.
     """
 
     def __init__(self, wire: Wire, *, group: str, channels: Sequence[str], consumer: str) -> None:
@@ -30,42 +31,80 @@ class Road:
         self.group = group
         self.channels = tuple(channels)
         self.settled: dict[str, list[str]] = {}
-        """Entry ids to acknowledge with the next read, by channel."""
-        self.asked_at: float | None = None
+        """Entry ids to acknowledge with the next write, by channel."""
+        self.is_full = False
+        """Whether the last read brought all it may: there is a backlog."""
         self._names = {conf.redis_name(channel).encode(): channel for channel in channels}
         self._consumer = consumer
-        self._in_flight: list[tuple[str, list[str]]] = []
+        self._asked_at: float | None = None
+        self._is_blocked = False
+        self._awaited: list[tuple[str, list[str]] | None] = []
+        """What the replies to come are to, in order: None is a read, else the ids that were acknowledged."""
         self._replies: list[Any] = []
+        self._count = 0
 
-    def ask(self, limit: int, *, blocks: bool = True) -> None:
-        """Acknowledge and read on; the answer comes to ``collect``: when there is one, else at once."""
-        self._in_flight, self.settled = list(self.settled.items()), {}
-        acks = [acknowledgement(channel, self.group, ids) for channel, ids in self._in_flight]
-        count = max(1, limit // len(self.channels))
-        read: Command = (
-            *("XREADGROUP", "GROUP", self.group, self._consumer, "COUNT", count),
+    @property
+    def is_asked(self) -> bool:
+        """Whether the answer to a read is still to come."""
+        return None in self._awaited
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the server does not look at further commands before there is something to read."""
+        return self._is_blocked
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether an answer is on its way, whatever it is."""
+        return self.is_asked and not self._is_blocked
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer to a read is here already, so that the socket has nothing to tell."""
+        return None in self._awaited[: len(self._replies)]
+
+    def ask(self, limit: int, *, blocks: bool, ahead: bool) -> None:
+        """Acknowledge, and read on where no read is under way; with ``ahead`` also where one is."""
+        acknowledged, self.settled = list(self.settled.items()), {}
+        commands = [acknowledgement(channel, self.group, ids) for channel, ids in acknowledged]
+        self._awaited += acknowledged
+        if not self.is_asked or (ahead and self._awaited.count(None) == 1 and not self._is_blocked):
+            commands.append(self._read(limit, blocks=blocks and not self.is_asked))
+            self._awaited.append(None)
+        if commands:
+            self.wire.write(commands)
+
+    def _read(self, limit: int, *, blocks: bool) -> Command:
+        self._count = max(1, limit // len(self.channels))
+        self._is_blocked = blocks
+        self._asked_at = self._asked_at or time.monotonic()
+        return (
+            *("XREADGROUP", "GROUP", self.group, self._consumer, "COUNT", self._count),
             *(("BLOCK", int(BLOCK * 1000)) if blocks else ()),
             "STREAMS",
             *self._names,
             *(">" for _ in self._names),
         )
-        self._replies = []
-        self.wire.write([*acks, read])
-        self.asked_at = time.monotonic()
 
     def collect(self) -> tuple[list[tuple[str, list[str]]], Any] | None:
-        """The acknowledged ids by channel and the answer to the read; None while it is not all there."""
-        self._replies += self.wire.read(self.wire.timeout)
-        if len(self._replies) <= len(self._in_flight):
+        """The acknowledged ids by channel and the answer to the first read; None while it is not all there."""
+        if not self.is_answered:
+            self._replies += self.wire.read(self.wire.timeout)
+        if not self.is_answered:
             return None
-        self.asked_at = None
-        asked, self._in_flight = self._in_flight, []
-        answered = zip(asked, self._replies[:-1], strict=True)
-        return [each for each, answer in answered if not is_error(answer)], self._replies[-1]
+        at = self._awaited.index(None)
+        answered = list(zip(self._awaited[:at], self._replies[:at], strict=True))
+        answer = self._replies[at]
+        del self._awaited[: at + 1], self._replies[: at + 1]
+        self._is_blocked = False
+        self._asked_at = time.monotonic() if self.is_asked else None
+        return [each for each, reply in answered if each and not is_error(reply)], answer
 
     def deliveries(self, answer: Any) -> list[Delivery]:
         """The deliveries in the answer to a read."""
-        return [each for stream, entries in answer or () for each in self._of_channel(self._names[stream], entries)]
+        parts = [self._of_channel(self._names[stream], entries) for stream, entries in answer or ()]
+        self.is_full = any(len(part) >= self._count for part in parts)
+        return [each for part in parts for each in part]
 
     def _of_channel(self, channel: str, entries: list[Any]) -> list[Delivery]:
         # The usual entry without a call of its own: a tenth of a microsecond of five for a whole event.
@@ -80,7 +119,7 @@ class Road:
     @property
     def is_dead(self) -> bool:
         """Whether its answer is overdue: the connection is half-open, or the server hangs."""
-        return self.asked_at is not None and time.monotonic() - self.asked_at > BLOCK + MARGIN
+        return self._asked_at is not None and time.monotonic() - self._asked_at > BLOCK + MARGIN
 
 
 def acknowledgement(channel: str, group: str, ids: Sequence[str]) -> Command:
@@ -116,3 +155,9 @@ def _other_body(fields: dict[bytes, bytes]) -> tuple[bytes, bool]:
 def is_error(reply: Any) -> bool:
     """Whether the server refused."""
     return isinstance(reply, ErrorReply)
+
+
+def parts(channels: list[str], roads: int) -> list[list[str]]:
+    """Channels shared out over at most ``roads`` roads (at least one), in equal parts."""
+    count = max(1, min(roads, len(channels)))
+    return [channels[at::count] for at in range(count)]

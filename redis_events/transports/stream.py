@@ -15,12 +15,12 @@ from ..announcements import Announcement, announced_transport, stream_channels
 from ..conf import conf
 from ..exceptions import TransportError, Unreachable
 from .base import Delivery, Outgoing, Subscription, Transport
-from .claims import Claims, report_trimmed
+from .claims import Claims, own_pending, report_trimmed
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
 from .groups import Groups
 from .keeper import Keeper, Pair, Recorder
 from .outlet import Outlet
-from .roads import Road, acknowledgement, delivery, is_error
+from .roads import Road, acknowledgement, delivery, is_error, parts
 from .scripts import BURY
 
 logger = logging.getLogger("redis_events.listen")
@@ -32,8 +32,8 @@ GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
 _PAIR = attrgetter("channel", "group")
 BROWSE = 5.0
 """Seconds a page of old events may take: 500 of them can be 125 MiB."""
-MOST_PENDING = 1_000
-"""Own pending entries looked at in one command."""
+QUICK = 0.02
+"""Seconds a batch may take for the next to be read ahead: a slower one would keep it from an idle listener, for 1 %."""
 
 
 class StreamTransport(Transport):
@@ -58,6 +58,8 @@ class StreamTransport(Transport):
         self._recorder: Recorder | None = None
         self._roads: list[Road] = []
         self._ready: deque[Road] = deque()
+        self._is_quick = False
+        self._handed_over = 0.0
         self._settled: dict[Pair, set[str]] = {}
         self._again: deque[Delivery] = deque()
         self._claims = Claims(self.consumer)
@@ -102,11 +104,15 @@ class StreamTransport(Transport):
         self.heard = time.monotonic()
 
     def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
-        deadline = time.monotonic() + timeout
+        self._is_quick = time.monotonic() - self._handed_over < QUICK
+        found = self._receive_at_once(limit) if timeout <= 0 else self._await(limit, time.monotonic() + timeout)
+        self._read_ahead(limit)
+        self._handed_over = time.monotonic()
+        return found
+
+    def _await(self, limit: int, deadline: float) -> list[Delivery]:
         while True:
             self._look_around()
-            if timeout <= 0:
-                return self._receive_at_once(limit)
             self._ask(limit)  # first: what is settled is acknowledged with it, before more is run
             found = self._take_again(limit) or self._take_claimed()
             if found:
@@ -117,13 +123,24 @@ class StreamTransport(Transport):
 
     def _receive_at_once(self, limit: int) -> list[Delivery]:
         """What is there now: nothing only when every road has said so and nothing is left to take over."""
+        self._look_around()
         self._ask(limit, blocks=False)
         found, is_woken = self._take_again(limit) or self._take_claimed(), False
-        while not found and not is_woken and any(road.asked_at is not None for road in self._roads):
+        while not found and not is_woken and any(road.is_asked for road in self._roads):
             found, is_woken = self._read_roads(time.monotonic() + conf.POLL)
         if not found and self._claims.has_more:
             self._look_around()
         return found or self._take_claimed()
+
+    def remainder(self) -> list[Delivery]:
+        """The next batch that was read ahead, or that a read has brought by now."""
+        deadline = time.monotonic() + conf.PUBLISH_TIMEOUT
+        self._is_quick = False
+        while True:
+            is_expected = any(road.is_ahead for road in self._roads) and time.monotonic() < deadline
+            found, _ = self._read_roads(deadline if is_expected else 0.0)
+            if found or not is_expected:
+                return found
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
@@ -132,7 +149,7 @@ class StreamTransport(Transport):
             ids = [each.id for each in part]
             self._settled.setdefault(pair, set()).update(ids)
             road = roads.get(pair)
-            if road and road.asked_at is None and not self._claims.holds(pair, ids):
+            if road and not road.is_blocked and not self._claims.holds(pair, ids):
                 road.settled.setdefault(pair[0], []).extend(ids)
             else:
                 self._settle_late({pair: ids})
@@ -174,8 +191,12 @@ class StreamTransport(Transport):
 
     def _ask(self, limit: int, *, blocks: bool = True) -> None:
         for road in self._roads:
-            if road.asked_at is None and road not in self._ready:
-                road.ask(limit, blocks=blocks)
+            road.ask(limit, blocks=blocks, ahead=self._is_quick and road.is_full)
+
+    def _read_ahead(self, limit: int) -> None:
+        for road in self._roads:
+            if self._is_quick and road.is_full and not road.is_asked:
+                road.ask(limit, blocks=False, ahead=True)
 
     def _read_roads(self, until: float) -> tuple[list[Delivery], bool]:
         """The next road's deliveries, and whether somebody called ``wake``. Each road that is ready has its turn."""
@@ -190,7 +211,7 @@ class StreamTransport(Transport):
 
     def _await_roads(self, timeout: float) -> bool:
         assert self._waiter
-        buffered = [road for road in self._roads if road.wire.has_buffered]
+        buffered = [road for road in self._roads if road.is_answered or road.wire.has_buffered]
         wires, is_woken = self._waiter.wait(0.0 if buffered else timeout)
         self._ready.extend(road for road in self._roads if road.wire in wires or road in buffered)
         if self._ready:
@@ -251,7 +272,8 @@ class StreamTransport(Transport):
 
     def _recover(self, pair: Pair) -> None:
         """What is pending under our own name: decided outcomes are settled again, the rest is delivered again."""
-        pending = self._own_pending(pair)
+        assert self._care
+        pending = own_pending(self._care, pair, self.consumer)
         settled = self._settled.setdefault(pair, set())
         settled.intersection_update(pending)
         decided = frozenset(settled)
@@ -259,18 +281,6 @@ class StreamTransport(Transport):
             self._settle_late({pair: sorted(decided)})
         others = [each for each in self._again if (each.channel, each.group) != pair]
         self._again = deque(others + self._fetched(pair, [id for id in pending if id not in decided]))
-
-    def _own_pending(self, pair: Pair) -> list[str]:
-        assert self._care
-        found: list[str] = []
-        start = "-"
-        while True:
-            command = ("XPENDING", conf.redis_name(pair[0]), pair[1], start, "+", MOST_PENDING, self.consumer)
-            page = self._care.call([command])[0]
-            found += [] if is_error(page) else [entry[0].decode() for entry in page]
-            if is_error(page) or len(page) < MOST_PENDING:
-                return found
-            start = f"({found[-1]}"
 
     def _fetched(self, pair: Pair, ids: Sequence[str]) -> list[Delivery]:
         """Entries without reading them for the group: that would count as a delivery. What was trimmed is settled."""
@@ -290,7 +300,7 @@ class StreamTransport(Transport):
             by_group.setdefault(group, []).append(channel)
         for group, channels in by_group.items():
             channels += self._taken_from_a_road(group) if len(self._roads) >= MOST_ROADS else ()
-            for part in _parts(channels, MOST_ROADS - len(self._roads)):
+            for part in parts(channels, MOST_ROADS - len(self._roads)):
                 wire = Wire(self.location, timeout=max(1.0, conf.PUBLISH_TIMEOUT))
                 self._waiter.add(wire)
                 self._roads.append(Road(wire, group=group, channels=part, consumer=self.consumer))
@@ -382,9 +392,3 @@ class StreamTransport(Transport):
 
 def _addition(outgoing: Outgoing) -> Command:
     return ("XADD", conf.redis_name(outgoing.channel), "*", "data" if outgoing.plain else "event", outgoing.body)
-
-
-def _parts(channels: list[str], roads: int) -> list[list[str]]:
-    """Channels shared out over at most ``roads`` roads (at least one), in equal parts."""
-    count = max(1, min(roads, len(channels)))
-    return [channels[at::count] for at in range(count)]

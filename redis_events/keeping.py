@@ -153,7 +153,8 @@ class Keeper:
         """Good-bye, and the last that was counted."""
         try:
             if self._wire:
-                self._tally.heard(self._wire.call(self._tally.commands()))
+                while not self._tally.is_told and not self._tally.heard(self._wire.call(self._tally.commands())):
+                    pass  # a beat's worth at a time
                 heartbeat.retire(self._wire, self.own)
         except TransportError:
             logger.debug("no good-bye: the server is away")

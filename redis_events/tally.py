@@ -14,6 +14,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from .conf import NAME, conf
@@ -31,7 +32,9 @@ MOST_NAMES = 1_000
 """Channels of one minute that a process counts by name: on pub/sub anybody makes some up."""
 MOST_TIMED = 2_000
 """Durations kept between two heartbeats: enough for a percentile, and 1 ms of the keeper's time."""
-MOST_UNTOLD = 5_000
+MOST_TOLD = 1_000
+"""Numbers told with one heartbeat; of thousands of receivers the others have their turn with the next."""
+MOST_UNTOLD = 50_000
 """Numbers kept while Redis is away; then the oldest go."""
 REST = "*"
 """Stands for all other channels; none has that name."""
@@ -90,18 +93,23 @@ class Tally:
         self._watched = channels[:MOST_NAMES]
 
     def commands(self, *, at: float | None = None) -> list[Command]:
-        """What tells Redis all that was counted; ``at`` is in seconds since 1970. ``heard`` is to get the replies.
+        """What tells Redis a beat's worth of what was counted; ``at`` is in seconds since 1970.
 
-        Without replies the same is told once more, and counts twice if it was only they that were lost.
+        ``heard`` is to get the replies. Without them the same is told once more, and counts twice if it was only they that were lost.
         """
         self._take(time.time() if at is None else at)
-        keys = dict.fromkeys(key for _, key, _ in self._untold)
-        self._asked = [(*place, number) for place, number in self._untold.items()]
+        self._asked = [(*place, number) for place, number in islice(self._untold.items(), MOST_TOLD)]
+        keys = dict.fromkeys(key for _, key, _, _ in self._asked)
         return [
             *((verb, conf.redis_name(key), name, number) for verb, key, name, number in self._asked),
             *(("EXPIRE", conf.redis_name(key), _seconds_kept(key)) for key in keys),
             *(("XINFO", "STREAM", conf.redis_name(channel)) for channel in self._watched),
         ]
+
+    @property
+    def is_told(self) -> bool:
+        """Whether nothing is left to tell."""
+        return not (self._untold or self._settled or self._runs)
 
     def heard(self, answers: Sequence[Any]) -> str:
         """Forget what was told, and note what was asked; the first refusal, ``""`` when there is none.
@@ -125,21 +133,30 @@ class Tally:
 
     def _take(self, at: float) -> None:
         """Make numbers for Redis of what was counted since the last time."""
-        with self._counting:
-            settled, runs, failed, timed = self._settled, self._runs, self._failed, self._timed
-            self._settled, self._runs, self._failed = defaultdict(Counter), Counter(), Counter()
-            self._timed, self._sampled = defaultdict(list), 0
         self._turn_to(int(at // 60))
+        self._take_settled()
+        if len(self._untold) < MOST_TOLD:  # else they wait: there are as many as receivers, however long it takes
+            self._take_receivers(at)
+        for place in list(self._untold)[: max(0, len(self._untold) - MOST_UNTOLD)]:
+            del self._untold[place]
+
+    def _take_settled(self) -> None:
+        with self._counting:
+            settled, self._settled = self._settled, defaultdict(Counter)
         for group, channels in settled.items():
             for channel, number in channels.items():
                 self._increase(_minute_key(self._minute), f"settled {self._shown(channel)} {group}".rstrip(), number)
+
+    def _take_receivers(self, at: float) -> None:
+        with self._counting:
+            runs, failed, timed = self._runs, self._failed, self._timed
+            self._runs, self._failed = Counter(), Counter()
+            self._timed, self._sampled = defaultdict(list), 0
         for name, number in runs.items():
             failures = {outcome: failed[name, outcome] for outcome in (Outcome.RETRY, Outcome.DEAD)}
             self._take_runs(name, {Outcome.DONE: number - sum(failures.values()), **failures}, at)
         for (name, weight), times in timed.items():
             self._take_times(name, times, weight, at)
-        for place in list(self._untold)[: max(0, len(self._untold) - MOST_UNTOLD)]:
-            del self._untold[place]
 
     def _take_runs(self, receiver: str, outcomes: Mapping[Outcome, int], at: float) -> None:
         hour = _hour_key(int(at // 3600))

@@ -206,6 +206,27 @@ def test_what_is_kept_while_redis_is_away_is_bounded(monkeypatch: pytest.MonkeyP
     assert told[0][1].endswith(f":{MINUTE + 70}")
 
 
+def test_thousands_of_receivers_are_told_a_part_with_each_beat_and_all_in_the_end(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All at once took as long as a third of their events."""
+    monkeypatch.setattr(tally, "MOST_TOLD", 50)
+    own = Tally()
+    many = [receiver(hear, name=f"app.r{number}") for number in range(200)]
+    for beat in range(3):
+        note(own, *map(done, many), settled=deliveries("orders"))
+        asked = own.commands(at=AT + beat)
+        assert len([command for command in asked if command[0] in {"HINCRBY", "HSET"}]) <= 50
+        own.heard(wire.call(asked))
+        assert not own.is_told
+    while not own.is_told:
+        assert not tell(own, wire)
+    found = tally.read_hours(wire.call(tally.asked_hours([HOUR])))
+    assert found is not None
+    assert {who[1]: counts.done for who, counts in found.items()} == {each.name: 3 for each in many}
+    assert (minute(wire).settled, minute(wire).done) == ({"orders": 3}, 600)
+
+
 def test_channels_anybody_makes_up_are_counted_together(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "MOST_NAMES", 3)
     own = Tally()

@@ -95,7 +95,8 @@ class Tally:
     def commands(self, *, at: float | None = None) -> list[Command]:
         """What tells Redis a beat's worth of what was counted; ``at`` is in seconds since 1970.
 
-        ``heard`` is to get the replies. Without them the same is told once more, and counts twice if it was only they that were lost.
+        ``heard`` is to get the replies. Without them the same is told once more, and counts twice if it was only they
+        that were lost.
         """
         self._take(time.time() if at is None else at)
         self._asked = [(*place, number) for place, number in islice(self._untold.items(), MOST_TOLD)]

@@ -34,10 +34,11 @@ class Road:
         """Entry ids to acknowledge with the next write, by channel."""
         self.is_full = False
         """Whether the last read brought all it may: there is a backlog."""
+        self.is_blocked = False
+        """Whether a read waits on the server, which looks at no further command meanwhile."""
         self._names = {conf.redis_name(channel).encode(): channel for channel in channels}
         self._consumer = consumer
         self._asked_at: float | None = None
-        self._is_blocked = False
         self._awaited: list[tuple[str, list[str]] | None] = []
         """What the replies to come are to, in order: None is a read, else the ids that were acknowledged."""
         self._replies: list[Any] = []
@@ -49,14 +50,9 @@ class Road:
         return None in self._awaited
 
     @property
-    def is_blocked(self) -> bool:
-        """Whether the server does not look at further commands before there is something to read."""
-        return self._is_blocked
-
-    @property
     def is_ahead(self) -> bool:
-        """Whether an answer is on its way, whatever it is."""
-        return self.is_asked and not self._is_blocked
+        """Whether a read is under way that is answered at once, also with nothing."""
+        return self.is_asked and not self.is_blocked
 
     @property
     def is_answered(self) -> bool:
@@ -68,7 +64,7 @@ class Road:
         acknowledged, self.settled = list(self.settled.items()), {}
         commands = [acknowledgement(channel, self.group, ids) for channel, ids in acknowledged]
         self._awaited += acknowledged
-        if not self.is_asked or (ahead and self._awaited.count(None) == 1 and not self._is_blocked):
+        if not self.is_asked or (ahead and self._awaited.count(None) == 1 and not self.is_blocked):
             commands.append(self._read(limit, blocks=blocks and not self.is_asked))
             self._awaited.append(None)
         if commands:
@@ -76,7 +72,7 @@ class Road:
 
     def _read(self, limit: int, *, blocks: bool) -> Command:
         self._count = max(1, limit // len(self.channels))
-        self._is_blocked = blocks
+        self.is_blocked = blocks
         self._asked_at = self._asked_at or time.monotonic()
         return (
             *("XREADGROUP", "GROUP", self.group, self._consumer, "COUNT", self._count),
@@ -96,7 +92,7 @@ class Road:
         answered = list(zip(self._awaited[:at], self._replies[:at], strict=True))
         answer = self._replies[at]
         del self._awaited[: at + 1], self._replies[: at + 1]
-        self._is_blocked = False
+        self.is_blocked = False
         self._asked_at = time.monotonic() if self.is_asked else None
         return [each for each, reply in answered if each and not is_error(reply)], answer
 

@@ -63,6 +63,8 @@ def hold(failures: Iterable[Failure]) -> None:
 
 
 def _insert(rows: list[HeldDelivery], alias: str) -> Error | None:
+    """Sorted: two listeners that hold the same failures then wait for one another, and never in a circle."""
+    rows.sort(key=lambda row: (row.source, row.event_id, row.group, row.receiver))
     try:
         HeldDelivery.objects.using(alias).bulk_create(rows, ignore_conflicts=True)
     except Error as error:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import QuerySet
 
 from . import announcements
 from .announcements import Announcement
 from .conf import conf
 from .events import ago, now
 from .exceptions import TransportError
-from .models import InboxEntry
+from .models import HeldDelivery, InboxEntry
 from .registry import Receiver
 from .retry import default_retry
 from .routing import is_memory
@@ -103,13 +105,33 @@ def seconds_needed(receivers: Iterable[Receiver]) -> float | None:
 
 
 def delete_older(seconds: float, *, using: str, is_stopping: Callable[[], bool]) -> int:
-    """Delete entries older than so many seconds, a thousand at a time; how many. Raises django.db.Error."""
+    """Delete entries older than so many seconds, a thousand at a time; how many. Raises django.db.Error.
+
+    Entries do not say whose they are, and another service in the same database may try again later than any policy
+    that is known here: so what a held delivery may still ask for stays.
+    """
     before = ago(seconds)
     old = InboxEntry.objects.using(using).filter(created_at__lt=before)
+    kept = _asked_for(before, using=using)
     gone = 0
-    while not is_stopping() and (digests := list(old.values_list("pk", flat=True)[:CHUNK])):
+    while not is_stopping() and (digests := _some_of(old, kept)):
         gone += old.filter(pk__in=digests).delete()[0]
     return gone
+
+
+def _asked_for(before: datetime, *, using: str) -> set[bytes]:
+    """What held deliveries of any service will ask for: an event came twice, and one copy of it failed.
+
+    The copies come within a day of each other; so those that were held later are not looked at.
+    """
+    states = HeldDelivery.State.WAITING, HeldDelivery.State.PARKED
+    rows = HeldDelivery.objects.using(using).filter(state__in=states, created_at__lt=before + timedelta(days=1))
+    return {digest(*each) for each in rows.values_list("source", "event_id", "group", "receiver").iterator()}
+
+
+def _some_of(old: QuerySet[InboxEntry], kept: set[bytes]) -> list[bytes]:
+    some = map(bytes, old.values_list("pk", flat=True)[: CHUNK + len(kept)])
+    return [each for each in some if each not in kept][:CHUNK]
 
 
 def has_table(*, using: str) -> bool:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import partial
-from types import FrameType
 from typing import Any
 
 from django.db import Error, connections
@@ -31,6 +27,7 @@ from .relaying import Relay
 from .retry import backoff
 from .retrying import Retrier
 from .routing import create, is_memory, listening_plan
+from .stopping import StopRequests
 from .tally import Tally
 from .threads import Threads
 from .transports.client import Waiter, Wire
@@ -99,7 +96,7 @@ class Process:
         self.console = console
         self.listeners: list[Listener] = []
         self._bell = Waiter()
-        self._signals: list[int] = []
+        self._requests = StopRequests(self._bell.wake)
         self._threads = Threads()
         self._helpers = Threads()
         self._retrier: Retrier | None = None
@@ -114,7 +111,7 @@ class Process:
         self._started = time.time()
 
     def run(self) -> Exit:
-        with self._signals_caught():
+        with self._requests.signals_caught():
             try:
                 if self.options.dry_run:
                     return self._show()
@@ -126,11 +123,11 @@ class Process:
                     return Exit.NOT_READY
                 has_company = self._connect()
             except TransportError as error:
-                if self._signals:
+                if self._requests.are_there:
                     return Exit.OK
                 self.console.cannot_connect(error)
                 return Exit.UNREACHABLE
-            if self._signals:
+            if self._requests.are_there:
                 return Exit.OK
             self._start(announced, has_company)
             code = self._watch()
@@ -154,7 +151,7 @@ class Process:
             except Unreachable:
                 attempt += 1
                 left = self._began + PATIENCE - time.monotonic()
-                if self._signals or left <= 0:
+                if self._requests.are_there or left <= 0:
                     raise
                 self._bell.wait(min(backoff(attempt), left))
 
@@ -186,7 +183,7 @@ class Process:
             self._patiently(self._relay.connect)
         self._retrier = self._make_retrier() if self.receivers else None
         self._keeper = self._make_keeper() if self.receivers else None
-        return bool(self._keeper and not self._signals and self._patiently(self._keeper.begin))
+        return bool(self._keeper and not self._requests.are_there and self._patiently(self._keeper.begin))
 
     def _start(self, announced: Sequence[Announcement], has_company: bool) -> None:
         if has_company and not self.options.drain:
@@ -225,7 +222,7 @@ class Process:
             self._threads.start("relay", self._relay.run, self._bell.wake)
             return
         self._threads.start("relay", partial(self._drain_outbox, self._relay), self._bell.wake)
-        while self._threads.are_alive and not self._signals:
+        while self._threads.are_alive and not self._requests.are_there:
             self._bell.wait(60.0)
 
     def _drain_outbox(self, relay: Relay) -> None:
@@ -246,7 +243,7 @@ class Process:
             [listener.transport for listener in self.listeners],
             note=self._note,
             note_paused=self._note_paused,
-            leave=partial(self._on_signal, signal.SIGTERM, None),
+            leave=self._requests.ask,
             in_flight=self._in_flight,
             tally=self._tally,
         )
@@ -288,7 +285,7 @@ class Process:
         while True:
             if self._threads.crashed or self._helpers.crashed:
                 return Exit.UNEXPECTED
-            if self._signals:
+            if self._requests.are_there:
                 return Exit.OK
             if self.options.drain and not self._threads.are_alive and not self._runs_last_retries():
                 return Exit.OK
@@ -326,7 +323,7 @@ class Process:
 
         Nobody waits for a receiver that has outrun its timeout.
         """
-        heard = len(self._signals)  # before anybody reads that we stop, and signals again
+        self._requests.take_up()
         self.console.stopping(self._in_flight())
         for listener in self.listeners:
             listener.stop()
@@ -335,7 +332,7 @@ class Process:
         if self._relay:
             self._relay.stop()
         deadline = time.monotonic() + conf.GRACE
-        while self._are_working() and len(self._signals) <= heard and time.monotonic() < deadline:
+        while self._are_working() and not self._requests.are_urgent and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = self._in_flight() if self._threads.are_alive else 0
         self._say_goodbye()
@@ -357,24 +354,6 @@ class Process:
         deadline = time.monotonic() + 1.0
         while self._helpers.are_alive and time.monotonic() < deadline:
             self._bell.wait(0.05)
-
-    @contextmanager
-    def _signals_caught(self) -> Iterator[None]:
-        """SIGTERM, SIGINT and SIGHUP ring the bell; nothing else happens in the handler."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        caught = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)]
-        before = {number: signal.signal(number, self._on_signal) for number in caught}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._signals.append(number)
-        self._bell.wake()
 
 
 def _announced(*, tells: bool = True) -> list[Announcement]:

@@ -24,7 +24,7 @@ FLOORS = (
     (
         "registry", "models", "snapshot", "batch", "held", "inbox", "runner", "once", "sender", "routing", "deadlines",
         "announcements", "heartbeat", "floors", "sent", "presence", "outbox", "posting", "departing", "saving",
-        "muting", "threads", "tally", "pauses",
+        "muting", "threads", "stopping", "tally", "pauses",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
         "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
         "transports.scripts", "transports.trimming", "transports.watching",

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 
@@ -145,6 +146,40 @@ def test_a_call_that_gets_no_answer_ends_in_time(guarded: Server, proxy: Proxy) 
     wire.close()
 
 
+@contextmanager
+def dripping(pause: float) -> Iterator[int]:
+    """A port of 127.0.0.1 where the answer to anything comes byte by byte, so many seconds apart, and never ends."""
+    is_over = threading.Event()
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), listener.accept()[0] as client:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client.recv(1024)
+                client.sendall(b"$1000000\r\n")
+                while not is_over.wait(pause):
+                    client.sendall(b"x")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            is_over.set()
+            thread.join(5)
+
+
+@pytest.mark.parametrize("pause", [0.0001, 0.05])
+@pytest.mark.parametrize("database", [0, 3], ids=["a call", "logging in"])
+def test_an_answer_that_drips_ends_in_time(database: int, pause: float) -> None:
+    """Each byte got another millisecond of a call, and another half of the timeout while logging in: for ever."""
+    with dripping(pause) as port:
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="no answer in time"):
+            connect(f"redis://127.0.0.1:{port}/{database}", timeout=0.3).call([("PING",)])
+        assert time.monotonic() - began < 0.4
+
+
 def test_bytes_nobody_reads_end_in_time() -> None:
     """A frozen peer with full buffers: writing is what hangs."""
     with black_hole() as port:
@@ -154,6 +189,16 @@ def test_bytes_nobody_reads_end_in_time() -> None:
         with pytest.raises(Unreachable, match="no answer in time"):
             wire.write([("ECHO", more_than_buffers_hold)])
         assert time.monotonic() - began < 1.0
+        wire.close()
+
+
+def test_what_the_caller_has_waited_already_counts_when_writing_hangs_too() -> None:
+    with black_hole() as port:
+        wire = connect(f"redis://127.0.0.1:{port}/0", timeout=0.5)
+        began = time.monotonic()
+        with pytest.raises(Unreachable, match="no answer in time"):
+            wire.call([("ECHO", b"x" * 16_000_000)], since=began - 0.4)
+        assert time.monotonic() - began < 0.4
         wire.close()
 
 

@@ -85,6 +85,33 @@ def test_what_is_held_already_stays_as_it_is(alias: str) -> None:
     ]
 
 
+def test_two_listeners_that_hold_the_same_failures_wait_for_one_another_and_never_in_a_circle(
+    postgres_alias: str,
+) -> None:
+    """A deadlock would be taken for a database that is away."""
+    failures = [failure(postgres_alias, event_id=f"{number}") for number in range(400)]
+    errors: list[BaseException] = []
+    start = threading.Barrier(2)
+
+    def work(given: list[held.Failure]) -> None:
+        start.wait()
+        try:
+            held.hold(given)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    for _ in range(5):
+        threads = [threading.Thread(target=work, args=(failures[::step],)) for step in (1, -1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert (errors, rows(postgres_alias).count()) == ([], 400)
+        rows(postgres_alias).delete()
+
+
 @pytest.mark.parametrize("attribute", ["source", "event_id", "group", "receiver"])
 def test_another_source_event_group_or_receiver_is_another_delivery(alias: str, attribute: str) -> None:
     hold(alias)

@@ -597,6 +597,24 @@ def test_old_entries_go_a_thousand_at_a_time_and_only_when_no_redelivery_can_ask
     assert InboxEntry.objects.using(alias).count() == 3
 
 
+def test_an_old_entry_stays_as_long_as_a_held_delivery_of_any_service_may_ask_for_it(alias: str, settings: Any) -> None:
+    """An event came twice, one copy failed, and its retry is due later than any policy of this service."""
+    writer = Writer(alias, {"1": fail, "2": fail})
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "patient"}
+    listening(writer.receiver).process(deliveries(1, 2))
+    writer.mischief = {}
+    listening(writer.receiver).process(deliveries(1, 2))
+    HeldDelivery.objects.using(alias).filter(event_id="event-2").update(state=State.DEAD)
+    InboxEntry.objects.using(alias).update(created_at=now() - timedelta(days=90))
+    HeldDelivery.objects.using(alias).update(created_at=now() - timedelta(days=90))
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "hasty"}
+    assert inbox.delete_older(86_400, using=alias, is_stopping=lambda: False) == 1
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": "patient"}
+    Retrier([writer.receiver]).run_due()
+    assert writer.rows == ["1", "2"]
+    assert inbox.delete_older(86_400, using=alias, is_stopping=lambda: False) == 1
+
+
 def test_the_longest_retention_anybody_announced_counts() -> None:
     far = Announcement(service="crm", channel="x", transport="stream", retention=9e6)
     assert inbox.seconds_kept([], [far]) > 9e6

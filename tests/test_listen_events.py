@@ -449,12 +449,37 @@ def test_a_listener_asked_to_stop_through_redis_says_by_whom_finishes_and_exits_
     process, other = listen(), listen()
     say("slow", "2.5")
     wait_until_heard(service, "began", "began")
-    with server.client() as client:
-        ids = [id.decode() for id in client.zrange(f"{prefix}:redis-events:listeners", 0, -1)]
-        (id,) = [id for id in ids if id.split(":")[1] == str(process.pid)]
-        client.set(f"{prefix}:redis-events:stop:{id}", "ann", ex=60)
+    ask_to_stop(process, server, prefix)
     assert process.wait(15) == 0
     assert process.find("asked to stop by ann")
     assert process.find("stopping: 1 in flight")
     assert process.find("0 abandoned"), "it is asked at each beat and heard once: a second signal would abandon"
     assert other.returncode is None
+
+
+def ask_to_stop(process: Process, server: Server, prefix: str) -> None:
+    with server.client() as client:
+        ids = [id.decode() for id in client.zrange(f"{prefix}:redis-events:listeners", 0, -1)]
+        (id,) = [id for id in ids if id.split(":")[1] == str(process.pid)]
+        client.set(f"{prefix}:redis-events:stop:{id}", "ann", ex=60)
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "said"),
+    [([signal.SIGTERM], 0, "0 abandoned"), ([signal.SIGTERM, signal.SIGINT], 6, "1 abandoned")],
+    ids=["one", "two"],
+)
+def test_a_signal_after_somebody_has_asked_is_the_first_and_the_next_one_aborts(
+    listen: Start, say: Callable[..., int], service: Project, server: Server, prefix: str,
+    signals: list[signal.Signals], code: int, said: str,
+) -> None:  # fmt: skip
+    """An operator stops a listener in the admin, and its supervisor ends it in the same moment."""
+    process = listen()
+    say("slow", "3")
+    wait_until_heard(service, "began")
+    ask_to_stop(process, server, prefix)
+    process.wait_for_line("stopping: 1 in flight")
+    for number in signals:
+        process.terminate(number)
+    assert process.wait(15) == code, process.output
+    assert process.find(said)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from django.core.management import CommandError, call_command
+from django.db import connections
 
 from redis_events import sent
 from redis_events.events import now
@@ -39,10 +40,13 @@ def stream(events_settings: dict[str, Any], settings: Any, prefix: str, client: 
     return stream
 
 
-def row(number: int, ms: int | None = None, seq: int | None = None, channel: str = "orders") -> OutboxEvent:
+def row(
+    number: int, ms: int | None = None, seq: int | None = None, channel: str = "orders", using: str = "default"
+) -> OutboxEvent:
     body = b"%d" % number
     ids = {"event_id": str(number), "sent_ms": ms, "sent_seq": seq}
-    return OutboxEvent.objects.create(channel=channel, type="t", key="", body=body, created_at=now(), **ids)
+    rows = OutboxEvent.objects.using(using)
+    return rows.create(channel=channel, type="t", key="", body=body, created_at=now(), **ids)
 
 
 def run(*arguments: str) -> str:
@@ -96,7 +100,8 @@ def test_what_is_sent_while_it_runs_stays(stream: str, client: redis.Redis, monk
 
     def discard_and_send(channel: str, *, using: str) -> int:
         done = discard_all(channel, using=using)
-        row(7, *map(int, client.xadd(stream, {"event": "7"}).decode().split("-")))
+        if using == "default":
+            row(7, *map(int, client.xadd(stream, {"event": "7"}).decode().split("-")))
         return done
 
     monkeypatch.setattr(sent, "discard_all", discard_and_send)
@@ -123,7 +128,44 @@ def test_what_cannot_be_done_is_a_clear_error(stream: str, client: redis.Redis, 
         run("orders", "--yes")
 
 
-def test_rows_are_discarded_on_postgresql_too(stream: str, postgres_alias: str) -> None:
+def test_every_outbox_of_the_service_is_purged_and_nothing_comes_back(stream: str, client: redis.Redis) -> None:
+    entry_id = client.xadd(stream, {"event": b"5"}).decode()
+    row(5, *map(int, entry_id.split("-")), using="other")
+    healer = Healer("other")
+    healer.poll()
+    assert run("orders", "--dry-run") == "5 outbox rows and 5 entries would be removed.\n"
+    assert run("orders", "--yes") == "5 outbox rows and 5 entries removed.\n"
+    client.delete(stream)
+    healer.poll()
+    healer.close()
+    assert client.xlen(stream) == 0
+
+
+def test_a_database_without_an_outbox_is_no_obstacle(stream: str, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = ["tests.test_purging.OnlyOther"]
+    assert run("orders", "--dry-run") == "0 outbox rows and 4 entries would be removed.\n"
+
+
+class OnlyOther:
+    """Lets the tables of redis_events be in one database."""
+
+    def allow_migrate(self, db: str, app_label: str, **hints: object) -> bool:
+        return db == "other"
+
+
+def test_an_outbox_that_is_away_keeps_a_channel_from_being_emptied(
+    stream: str, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would come back."""
+    connections["other"].close()
+    with monkeypatch.context() as patch:
+        patch.setitem(connections["other"].settings_dict, "NAME", "/nowhere/at-all")
+        with pytest.raises(CommandError, match="unable to open"):
+            run("orders", "--yes")
+    assert client.xlen(stream) == 4
+
+
+def test_one_outbox_can_be_chosen_on_postgresql_too(stream: str, postgres_alias: str) -> None:
     OutboxEvent.objects.using(postgres_alias).create(
         channel="orders", event_id="1", type="t", key="", body=b"1", created_at=now()
     )

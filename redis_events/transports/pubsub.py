@@ -70,7 +70,7 @@ class PubSubTransport(Transport):
         deadline = time.monotonic() + self._wire.timeout
         self._wire.write(commands)
         while expected > 0:
-            replies = self._wire.read(max(deadline - time.monotonic(), 0.001))
+            replies = self._wire.read(deadline - time.monotonic())
             expected -= sum(map(self._is_confirmation, replies))
             self._arrived += self._deliveries(replies)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Collection
 from typing import Any
 
 from django.core.management.base import CommandError
-from django.db import connections, router
+from django.db import connections
 from django.utils.translation import gettext as _
 
+from ... import readiness
 from ...conf import NAME
-from ...models import OutboxEvent
 from ...process import Exit
 from ...purging import Purge, count, purge
 from ...routing import is_memory
@@ -21,10 +22,10 @@ from ..base import EventsCommand
 class Command(EventsCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.description = _(
-            "Remove everything a stream holds, for all services, and discard its events in this service's outbox."
+            "Remove everything a stream holds, for all services, and discard its events in this service's outboxes."
         )
         parser.add_argument("channel", help=_("The channel, without PREFIX."))
-        parser.add_argument("--database", choices=tuple(connections), help=_("The database with the outbox."))
+        parser.add_argument("--database", choices=tuple(connections), help=_("The only outbox to discard them in."))
         parser.add_argument("--dry-run", action="store_true", help=_("Count it and change nothing."))
         parser.add_argument("--yes", action="store_true", help=_("Do not ask."))
 
@@ -34,17 +35,17 @@ class Command(EventsCommand):
             raise CommandError(_("%r is no name of a channel.") % channel, returncode=Exit.USAGE)
         if is_memory():
             raise CommandError(_("memory:// keeps nothing that could be removed."), returncode=Exit.USAGE)
-        using = options["database"] or router.db_for_write(OutboxEvent)
-        self._purge(channel, using, dry_run=options["dry_run"], asks=not options["yes"])
+        outboxes = [options["database"]] if options["database"] else readiness.outboxes()
+        self._purge(channel, outboxes, dry_run=options["dry_run"], asks=not options["yes"])
         return Exit.OK
 
-    def _purge(self, channel: str, using: str, *, dry_run: bool, asks: bool) -> None:
+    def _purge(self, channel: str, outboxes: Collection[str], *, dry_run: bool, asks: bool) -> None:
         if dry_run:
-            self.stdout.write(_("%s would be removed.") % _shown(count(channel, using=using)))
+            self.stdout.write(_("%s would be removed.") % _shown(count(channel, outboxes=outboxes)))
             return
-        if asks and not self.agrees(_question(channel, count(channel, using=using))):
+        if asks and not self.agrees(_question(channel, count(channel, outboxes=outboxes))):
             raise CommandError(_("Nothing was removed."), returncode=Exit.USAGE)
-        self.stdout.write(_("%s removed.") % _shown(purge(channel, using=using)))
+        self.stdout.write(_("%s removed.") % _shown(purge(channel, outboxes=outboxes)))
 
 
 def _question(channel: str, found: Purge) -> str:

@@ -33,6 +33,8 @@ MOST_BYTES = 1_048_576
 """Bytes of events sent in one transaction: it must be over in a second."""
 INSERTED_AT_ONCE = 100
 """Rows in one INSERT: SQLite may have a limit of 999 parameters."""
+MOST = 2**63 - 1
+"""What a column holds of half an entry id, which may be twice as large."""
 HEAD_START = 2.0
 """Seconds in which a row is left to its own process where a database has one writer."""
 COLUMNS = ("channel", "event_id", "type", "key", "body", "created_at", "discarded")
@@ -249,9 +251,14 @@ def _send(transport: StreamTransport, rows: Sequence[Row]) -> tuple[dict[int, tu
         if isinstance(answer, ErrorReply):
             refused[channel] = str(answer)
             continue
-        ms, _, seq = answer.partition(b"-")
-        sent[id] = int(ms), int(seq)
+        sent[id] = halves(answer.decode())
     return sent, refused
+
+
+def halves(entry_id: str) -> tuple[int, int]:
+    """An entry id as rows have it, cut off at MOST: behind an id of another client's making all are as large."""
+    ms, _, seq = entry_id.partition("-")
+    return min(int(ms), MOST), min(int(seq), MOST)
 
 
 def _mark(connection: BaseDatabaseWrapper, sent: Mapping[int, tuple[int, int]]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from django.db import connections, transaction
 
 from redis_events import outbox, posting, publish
+from redis_events.healing import Healer
 from redis_events.models import OutboxEvent
 from redis_events.relaying import Relay
 from tests.processes import Project
@@ -100,6 +101,20 @@ def test_a_relay_sends_what_waits_and_notes_where_redis_has_it(
         ids = [id.decode() for id, _ in client.xrange(f"{prefix}:{CHANNEL}")]
     noted = OutboxEvent.objects.using(alias).order_by("id").values_list("sent_ms", "sent_seq")
     assert [f"{ms}-{seq}" for ms, seq in noted] == ids
+
+
+def test_behind_an_entry_id_of_others_that_no_column_holds_each_event_is_sent_once(
+    alias: str, outboxed: Any, unsent: None, server: Server, prefix: str
+) -> None:
+    with server.client() as client:
+        client.xadd(f"{prefix}:{CHANNEL}", {"event": '{"data": "theirs"}'}, id=f"{2**63 + 5}-0")
+    fill(alias, 3)
+    with relaying(alias, healers=[Healer(alias)]):
+        wait_for(lambda: not unsent_rows(alias))
+    with relaying(alias, healers=[Healer(alias)]):  # its healer asks where all of them are
+        fill(alias, 1)
+        wait_for(lambda: not unsent_rows(alias))
+    assert keys(server, prefix) == Counter(["theirs", 0, 0, 1, 2])
 
 
 def test_two_relays_and_a_sender_at_once_send_each_row_once(

@@ -263,12 +263,34 @@ def test_how_much_a_stream_ever_had_is_told_with_the_next_numbers(wire: Wire, cl
     assert own.commands(at=AT) == [], "it is asked once for each time it is wanted"
 
 
-def test_redis_before_7_does_not_know_it(wire: Wire) -> None:
+def test_what_stands_in_a_stream_is_not_sent_along(wire: Wire, client: redis.Redis) -> None:
+    client.xadd(conf.redis_name("orders"), {"event": b"x" * 2**20})
     own = Tally()
     own.watch(["orders"])
-    own.commands(at=AT)
-    assert own.heard([[b"length", 3, b"last-generated-id", b"1-0"]]) == ""
-    assert own.commands(at=AT) == []
+    (command,) = own.commands(at=AT)
+    assert wire.call([command]) == [1]
+
+
+def test_where_scripts_are_forbidden_the_next_look_goes_without(client: redis.Redis) -> None:
+    client.xadd(conf.redis_name("orders"), {"event": "x"})
+    client.acl_setuser("plain", enabled=True, nopass=True, commands=["+@all", "-eval"], keys=["*"])
+    wire, own = Wire(conf.LOCATION.replace("redis://", "redis://plain:x@"), timeout=1.0), Tally()
+    for _ in range(2):
+        own.watch(["orders"])
+        assert tell(own, wire) == ""
+    tell(own, wire)
+    assert minute(wire).added == {"orders": 1}
+    wire.close()
+    client.acl_deluser("plain")
+
+
+def test_redis_before_7_does_not_know_it(wire: Wire) -> None:
+    own = Tally()
+    for unknown in ([b"length", 3, b"last-generated-id", b"1-0"], None):
+        own.watch(["orders"])
+        own.commands(at=AT)
+        assert own.heard([unknown]) == ""
+        assert own.commands(at=AT) == []
 
 
 # ------------------------------------------------------------------ reading

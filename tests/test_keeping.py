@@ -52,12 +52,6 @@ def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def noted() -> list[list[Receiver]]:
     return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from redis_events.tally import MinuteCounts, RunCounts, Tally
 from redis_events.transports.base import Delivery
 from redis_events.transports.client import ErrorReply, Wire
 from tests.listeners import delivery, document, receiver, run
-from tests.processes import Process, Project
+from tests.processes import Project, listening
 from tests.servers import Server, wait_for
 
 AT = 1_700_000_000.0
@@ -31,19 +31,6 @@ MINUTE, HOUR = int(AT // 60), int(AT // 3600)
 @pytest.fixture(autouse=True)
 def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
     settings.REDIS_EVENTS = events_settings
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire(conf.LOCATION, timeout=1.0)
-    yield wire
-    wire.close()
 
 
 def hear(event: Any) -> None: ...
@@ -358,12 +345,6 @@ def second(event):
 @receives("live.*")
 def live(event): ...
 """
-
-
-def listening(project: Project) -> Process:
-    process = project.manage("listen_events")
-    process.wait_for_line("Listening on ", timeout=20)
-    return process
 
 
 def test_what_two_listeners_tell_is_exactly_what_was_published(

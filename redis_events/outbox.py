@@ -45,6 +45,8 @@ UNSENT = {
 """In the very words of the partial index, which SQLite compares: Django 5.2 writes it one way, 6.1 the other."""
 
 FULL = "it has MAX_LENGTH entries"
+EXHAUSTED = "exhausted the last possible ID"
+"""What Redis says of a stream in which somebody has used the greatest id there is: no other entry fits in."""
 
 Row = tuple[int, str, bytes]
 """Id, channel, body."""
@@ -277,7 +279,7 @@ def _mark(connection: BaseDatabaseWrapper, sent: Mapping[int, tuple[int, int]]) 
 
 def is_of_channel(answer: str) -> bool:
     """Whether a refusal concerns its channel alone."""
-    return answer == FULL or answer.partition(" ")[0] in ONE_CHANNEL_ONLY
+    return answer == FULL or EXHAUSTED in answer or answer.partition(" ")[0] in ONE_CHANNEL_ONLY
 
 
 # ------------------------------------------------------------------ keeping

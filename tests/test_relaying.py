@@ -146,11 +146,18 @@ def test_a_commit_wakes_the_relay_through_redis(
         wait_for(lambda: poster._wake_relays() or not unsent_rows(alias), timeout=5)
 
 
+@pytest.mark.parametrize("spoil", [("SET", "{}", "no stream"), ("XADD", "{}", f"{2**64 - 1}-{2**64 - 1}", "data", "1")])
 def test_a_refused_channel_keeps_its_rows_and_the_others_go_on(
-    alias: str, outboxed: Any, unsent: None, server: Server, prefix: str, caplog: pytest.LogCaptureFixture
+    alias: str,
+    outboxed: Any,
+    unsent: None,
+    server: Server,
+    prefix: str,
+    spoil: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with server.client() as client:
-        client.set(f"{prefix}:shop.bad", "no stream")
+        client.execute_command(*(each.format(f"{prefix}:shop.bad") for each in spoil))
         fill(alias, 600, "shop.bad")
         fill(alias, 3)
         with relaying(alias):

@@ -422,6 +422,20 @@ def test_a_moment_that_no_confirmation_gave_is_refused_and_said(streams: Any, ro
     assert not LogEntry.objects.exists()
 
 
+def test_what_was_confirmed_of_one_database_is_not_done_in_another(streams: Any, root: Client) -> None:
+    receives(CHANNEL, name="tests.index", once=True, using="other")(lambda event: None)
+    dead_letter(1)
+    address = f"{page(DeadLetter, 'discard')}?receiver=tests.index"
+    hidden = dict(re.findall(r'name="(until)" value="([^"]*)"', html_of(root, address)))
+    for number, died in ((2, now() - timedelta(hours=1)), (3, now())):
+        letter = dead_letter(number, updated_at=died)
+        HeldDelivery.objects.filter(pk=letter.pk).delete()
+        letter.save(using="other", force_insert=True)
+    answer = root.post(address, hidden, follow=True)
+    assert "not what was confirmed" in text_of(answer.content.decode())
+    assert (HeldDelivery.objects.count(), HeldDelivery.objects.using("other").count()) == (1, 2)
+
+
 def test_no_zero_byte_of_a_form_gets_into_the_log(streams: Any, root: Client) -> None:
     confirm(root, f"{page(DeadLetter, 'discard')}?select=default:{dead_letter().pk}", note="by\0me")
     assert LogEntry.objects.get().change_message.endswith("byme.")

@@ -56,6 +56,8 @@ class Plan:
     object_repr: str
     ids: Sequence[str] = ()
     until: datetime | None = None
+    using: str = ""
+    """The database in which they were counted."""
     items: Sequence[str] = ()
     warning: str = ""
     typed: str = ""
@@ -130,7 +132,7 @@ class Acts:
 
     def _confirmation(self, look: Look, plan: Plan, *, complaint: str = "") -> HttpResponseBase:
         fields = [replace(field, value=look.request.POST.get(field.name, field.value)) for field in plan.fields]
-        until = _seal(look).sign(plan.until.isoformat()) if plan.until else ""
+        until = _seal(look, plan.using).sign(plan.until.isoformat()) if plan.until else ""
         context = {"plan": plan, "fields_to_fill": fields, "complaint": complaint, "back": look.back, "until": until}
         context = {**self.chrome(look, title=plan.title), **context}
         return TemplateResponse(look.request, f"{FOLDER}/confirm.html", context)
@@ -193,14 +195,14 @@ def chosen(look: Look) -> list[str]:
     return look.request.GET.getlist(SELECTED)[:MOST]
 
 
-def bound(look: Look) -> datetime:
+def bound(look: Look, *, using: str) -> datetime:
     """When the latest of those that a confirmation counted had died. Raises ActError where none of this address did."""
     try:
-        return datetime.fromisoformat(_seal(look).unsign(look.request.POST.get(BOUND, "")))
+        return datetime.fromisoformat(_seal(look, using).unsign(look.request.POST.get(BOUND, "")))
     except BadSignature:
         raise ActError(_("This is not what was confirmed: nothing was changed. Look at it again.")) from None
 
 
-def _seal(look: Look) -> Signer:
-    """For what a form brings back unchanged: a later moment would touch more than was counted."""
-    return Signer(salt=look.here)
+def _seal(look: Look, using: str) -> Signer:
+    """For what a form brings back unchanged: a later moment, or that of another database, would touch others."""
+    return Signer(salt=f"{using} {look.here}")

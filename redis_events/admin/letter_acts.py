@@ -105,6 +105,7 @@ class Meant:
             count=self.count,
             ids=self.ids,
             until=self.until,
+            using=self.using,
             items=self.items,
             object_id=self.ids[0] if len(self.ids) == 1 else "",
             object_repr=self.name,
@@ -168,7 +169,7 @@ def _all_of_receiver(look: Look, receiver: str) -> Meant | None:
 def _until(look: Look, groups: Sequence[ErrorGroup]) -> datetime:
     """The latest that was counted; once it was confirmed, the latest that was counted then."""
     if look.request.method == "POST":
-        return bound(look)
+        return bound(look, using=groups[0].using)
     return max(group.last for group in groups)
 
 

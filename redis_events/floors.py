@@ -5,6 +5,7 @@ With it a group that was destroyed is made again where it was, instead of at 0 (
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from django.db import Error, close_old_connections, connections, router
@@ -13,6 +14,12 @@ from .events import now
 from .models import ChannelState
 
 Id = tuple[int, int]
+ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+
+
+def is_entry_id(text: str) -> bool:
+    """Whether a server takes this for an entry id: two numbers of 64 bits."""
+    return bool(ENTRY_ID.fullmatch(text)) and max(parse(text)) < 2**64
 
 
 def parse(entry_id: str) -> Id:

@@ -23,6 +23,7 @@ from .events import ago
 from .exceptions import Refused
 from .floors import Id, parse
 from .models import ChannelState, OutboxEvent
+from .outbox import MOST, halves
 from .presence import Stream, can_be_made, look, missing, text
 from .transports.client import Command, ErrorReply, Wire, refused
 from .transports.roads import is_error
@@ -86,7 +87,7 @@ class Healing:
 
     @property
     def start(self) -> sent.Place:
-        return (*max(self.low, min(self.floors.values(), default=NOTHING)), sent.MOST)
+        return (*max(self.low, min(self.floors.values(), default=NOTHING)), MOST)
 
 
 class Healer:
@@ -300,7 +301,7 @@ class Healer:
                 if not is_error(answer)
             ]
             for row, _, answer in moved:
-                row.sent_ms, row.sent_seq = parse(answer.decode())
+                row.sent_ms, row.sent_seq = halves(answer.decode())
             sent.save_ids([row for row, _, _ in moved], using=self.using)
         healing.sent_again += len(moved)
         healing.again.update(group for _, old, _ in moved for group, at in healing.floors.items() if at < old)
@@ -374,7 +375,7 @@ def _now(wire: Wire) -> Id:
     """The greatest id an entry can have by the server's clock; by ours where it may not be asked."""
     answer = wire.call([("TIME",)])[0]
     seconds = time.time() if is_error(answer) else int(answer[0]) + int(answer[1]) / 1e6
-    return int(seconds * 1000), sent.MOST
+    return int(seconds * 1000), MOST
 
 
 def _tell(channel: str, healing: Healing) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from django.db import Error, connections, router, transaction
 from django.db.models import Min, Q, QuerySet
+from django.db.models.functions import Left
+from django.db.models.lookups import Exact
 
 from .conf import conf
 from .events import now
@@ -164,8 +166,13 @@ def check(aliases: Iterable[str | None]) -> None:
 
 
 def ours() -> Q:
-    """The rows of this service's groups: services may share a database, and an app with receivers."""
-    return Q(group=conf.SERVICE) | Q(group__startswith=f"{conf.SERVICE}:")
+    """The rows of this service's groups: services may share a database, and an app with receivers.
+
+    To the letter: the LIKE of ``startswith`` ignores case on SQLite, and takes the groups of ``Shop`` for those of
+    ``shop``.
+    """
+    named = f"{conf.SERVICE}:"
+    return Q(group=conf.SERVICE) | Q(Exact(Left("group", len(named)), named))
 
 
 def due_rows(receivers: Sequence[str], *, using: str, limit: int) -> list[HeldDelivery]:

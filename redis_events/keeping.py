@@ -20,7 +20,7 @@ from .pauses import Pause
 from .registry import Receiver
 from .tally import Tally
 from .transports.base import Transport
-from .transports.client import ErrorReply, Wire
+from .transports.client import Wire
 from .wording import one_line
 
 logger = logging.getLogger("redis_events.listen")
@@ -62,6 +62,8 @@ class Keeper:
         self._stopping = threading.Event()
         self._next_look = 0.0
         self._paused: frozenset[str] = frozenset()
+        self._knows_paused = False
+        """Whether the server has ever said what is paused."""
         self._is_asked = False
         """Whether it has passed on that somebody wants this listener to stop."""
         self._refusals: dict[str, str] = {}
@@ -126,12 +128,17 @@ class Keeper:
         found = pauses.of_service(paused, self.own.service)
         if found is not None:
             self._learn_paused(found)
-        self._complain("nobody can say what is paused", str(paused) if isinstance(paused, ErrorReply) else "")
+        self._complain("nobody can say what is paused", self._unknown(paused) if found is None else "")
         self._complain("statistics are not kept", self._tally.heard(others[announced:]))
         if isinstance(asked, bytes) and not self._is_asked:
             self._is_asked = True
             logger.warning("asked to stop by %s", one_line(asked.decode(errors="replace")))
             self._leave()
+
+    def _unknown(self, answer: Any) -> str:
+        """Why, and what comes of it. To wait for the right would hold up all receivers; nearly none is ever paused."""
+        meanwhile = "what was paused stays so" if self._knows_paused else "every receiver runs, a paused one too"
+        return f"{one_line(answer)} (until the server says, {meanwhile})"
 
     def _learn_paused(self, found: Mapping[str, Pause]) -> None:
         names = frozenset(each.name for each in self.own.receivers if each.name in found)
@@ -140,7 +147,7 @@ class Keeper:
             logger.warning("%s was paused by %s: until it is resumed, %s", one_line(name), who, parked)
         for name in sorted(self._paused - names):
             logger.warning("%s was resumed", one_line(name))
-        self._paused = names
+        self._paused, self._knows_paused = names, True
         self._note_paused(names)
 
     def _complain(self, what: str, why: str) -> None:

@@ -33,6 +33,8 @@ MOST_BYTES = 1_048_576
 """Bytes of events sent in one transaction: it must be over in a second."""
 INSERTED_AT_ONCE = 100
 """Rows in one INSERT: SQLite may have a limit of 999 parameters."""
+MOST = 2**63 - 1
+"""What a column holds of half an entry id, which may be twice as large."""
 HEAD_START = 2.0
 """Seconds in which a row is left to its own process where a database has one writer."""
 COLUMNS = ("channel", "event_id", "type", "key", "body", "created_at", "discarded")
@@ -43,6 +45,8 @@ UNSENT = {
 """In the very words of the partial index, which SQLite compares: Django 5.2 writes it one way, 6.1 the other."""
 
 FULL = "it has MAX_LENGTH entries"
+EXHAUSTED = "exhausted the last possible ID"
+"""What Redis says of a stream in which somebody has used the greatest id there is: no other entry fits in."""
 
 Row = tuple[int, str, bytes]
 """Id, channel, body."""
@@ -249,9 +253,14 @@ def _send(transport: StreamTransport, rows: Sequence[Row]) -> tuple[dict[int, tu
         if isinstance(answer, ErrorReply):
             refused[channel] = str(answer)
             continue
-        ms, _, seq = answer.partition(b"-")
-        sent[id] = int(ms), int(seq)
+        sent[id] = halves(answer.decode())
     return sent, refused
+
+
+def halves(entry_id: str) -> tuple[int, int]:
+    """An entry id as rows have it, cut off at MOST: behind an id of another client's making all are as large."""
+    ms, _, seq = entry_id.partition("-")
+    return min(int(ms), MOST), min(int(seq), MOST)
 
 
 def _mark(connection: BaseDatabaseWrapper, sent: Mapping[int, tuple[int, int]]) -> None:
@@ -270,7 +279,7 @@ def _mark(connection: BaseDatabaseWrapper, sent: Mapping[int, tuple[int, int]]) 
 
 def is_of_channel(answer: str) -> bool:
     """Whether a refusal concerns its channel alone."""
-    return answer == FULL or answer.partition(" ")[0] in ONE_CHANNEL_ONLY
+    return answer == FULL or EXHAUSTED in answer or answer.partition(" ")[0] in ONE_CHANNEL_ONLY
 
 
 # ------------------------------------------------------------------ keeping

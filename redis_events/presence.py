@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import floors, sent
+from . import floors, outbox, sent
 from .conf import conf
 from .floors import Id, parse
 from .models import OutboxEvent
-from .transports.client import Wire, by_name, refused
+from .transports.client import Command, Wire, by_name, refused
 from .transports.roads import is_error
 from .transports.trimming import OURS
 
@@ -74,12 +74,23 @@ def missing(wire: Wire, channel: str, rows: Sequence[OutboxEvent]) -> list[Outbo
     Raises TransportError, also where the server refuses.
     """
     name = conf.redis_name(channel)
-    ids = [text(sent.entry_id(row)) for row in rows]
-    answers = wire.call([("XRANGE", name, id, id) for id in ids])
+    answers = wire.call([_question(name, sent.entry_id(row)) for row in rows])
     for answer in answers:
         if is_error(answer):
             raise refused(wire.location, str(answer))
-    return [row for row, found in zip(rows, answers, strict=True) if not found or _body(found[0][1]) != bytes(row.body)]
+    return [row for row, found in zip(rows, answers, strict=True) if not _is_there(row, found)]
+
+
+def _question(name: str, entry_id: Id) -> Command:
+    """For the entry; where its id is not known to the end, for any that is as large: nobody can say which it is."""
+    until = "+" if outbox.MOST in entry_id else text(entry_id)
+    return ("XRANGE", name, text(entry_id), until, "COUNT", 1)
+
+
+def _is_there(row: OutboxEvent, found: list[Any]) -> bool:
+    if outbox.MOST in sent.entry_id(row):
+        return bool(found)
+    return bool(found) and _body(found[0][1]) == bytes(row.body)
 
 
 def _body(fields: list[bytes]) -> bytes | None:

@@ -9,13 +9,13 @@ from django.db.models import F, Q, QuerySet
 
 from .floors import Id
 from .models import OutboxEvent
+from .outbox import MOST
 
 PAGE = 500
 """Rows looked at in one round trip."""
 PURGED_AT_ONCE = 1_000
 CHUNK_BYTES = 2**20
 """Bytes of events in one round trip: with a transaction around it, that stays under a second."""
-MOST = 2**63 - 1
 Place = tuple[int, int, int]
 """Where a scan is: entry id and primary key, for two rows may have the same entry id when ids went back."""
 

@@ -23,6 +23,7 @@ from .retry import Outcome
 from .runner import Result
 from .transports.base import Delivery
 from .transports.client import ONE_CHANNEL_ONLY, Command, ErrorReply, by_name
+from .transports.scripts import ADDED
 
 SAMPLE, FEW = 8, 20
 """Of a batch with more than a few results every eighth run is timed: all of them would take as long as the counting."""
@@ -39,6 +40,8 @@ MOST_UNTOLD = 50_000
 REST = "*"
 """Stands for all other channels; none has that name."""
 HOURS = "redis-events:stats:hour:"
+NO_SCRIPTS = ("NOPERM", "ERR")
+"""Error codes of a server that runs no script for us: not allowed, or EVAL has another name there."""
 STEP = math.log(1.2)
 """Durations a fifth apart share no bucket: the middle of one is within 10 % of what is in it."""
 
@@ -64,6 +67,8 @@ class Tally:
         self._names: set[str] = set()
         """The channels of this minute."""
         self._watched: Sequence[str] = ()
+        self._runs_scripts = True
+        """Whether the server has not refused to."""
         self._asked: list[Command] = []
 
     # -------------------------------------------------------------- counting
@@ -104,8 +109,11 @@ class Tally:
         return [
             *((verb, conf.redis_name(key), name, number) for verb, key, name, number in self._asked),
             *(("EXPIRE", conf.redis_name(key), _seconds_kept(key)) for key in keys),
-            *(("XINFO", "STREAM", conf.redis_name(channel)) for channel in self._watched),
+            *(self._question(conf.redis_name(channel)) for channel in self._watched),
         ]
+
+    def _question(self, name: str) -> Command:
+        return ("EVAL", ADDED, 1, name) if self._runs_scripts else ("XINFO", "STREAM", name)
 
     @property
     def is_told(self) -> bool:
@@ -127,10 +135,11 @@ class Tally:
         return next((str(answer) for answer in told if isinstance(answer, ErrorReply)), "")
 
     def _note_added(self, channel: str, answer: Any) -> None:
-        """Redis 6.2 does not know it."""
-        facts = by_name(answer) if isinstance(answer, list) else {}
-        if b"entries-added" in facts:
-            self._untold["HSET", _minute_key(self._minute), f"added {channel}"] = facts[b"entries-added"]
+        """Redis 6.2 does not know it. Where scripts are refused, the next look goes without."""
+        self._runs_scripts = self._runs_scripts and not (isinstance(answer, ErrorReply) and answer.code in NO_SCRIPTS)
+        added = by_name(answer).get(b"entries-added") if isinstance(answer, list) else answer
+        if isinstance(added, int):
+            self._untold["HSET", _minute_key(self._minute), f"added {channel}"] = added
 
     def _take(self, at: float) -> None:
         """Make numbers for Redis of what was counted since the last time."""

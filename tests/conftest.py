@@ -54,6 +54,23 @@ def prefix() -> str:
 
 
 @pytest.fixture
+def client(server: Server) -> Iterator[redis.Redis]:
+    """redis-py at the session's server."""
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def wire(events_settings: dict[str, Any]) -> Iterator[Any]:
+    """A connection of ours to the session's server."""
+    from redis_events.transports.client import Wire
+
+    wire = Wire(events_settings["LOCATION"], timeout=1.0)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
 def redis_location(server: Server) -> str:
     """The LOCATION of the session's server."""
     return server.url

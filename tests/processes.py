@@ -149,3 +149,10 @@ class Project:
     def close(self) -> None:
         for process in self.processes:
             process.kill()
+
+
+def listening(project: Project) -> Process:
+    """A listener of the project, once it listens."""
+    process = project.manage("listen_events")
+    process.wait_for_line("Listening on ", timeout=20)
+    return process

@@ -406,6 +406,41 @@ def test_a_submission_that_was_not_confirmed_touches_nothing(streams: Any, root:
     assert not LogEntry.objects.exists()
 
 
+FORGED = ("", "soon", "0001-01-01T00:00:00+14:00", "9999-12-31T00:00:00+00:00", "9999-12-31T00:00:00-14:00")
+
+
+@pytest.mark.parametrize("of", [f"fingerprint={'f' * 16}", "receiver=tests.index"])
+@pytest.mark.parametrize("view", ["replay", "discard"])
+def test_a_moment_that_no_confirmation_gave_is_refused_and_said(streams: Any, root: Client, view: str, of: str) -> None:
+    dead_letter(1), dead_letter(2, receiver="tests.other", fingerprint="e" * 16)
+    other = html_of(root, f"{page(DeadLetter, view)}?fingerprint={'e' * 16}")
+    (elsewhere,) = re.findall(r'name="until" value="([^"]*)"', other)
+    for until in (*FORGED, now().isoformat(), elsewhere, f"9999{elsewhere[4:]}"):
+        answer = root.post(f"{page(DeadLetter, view)}?{of}", {"until": until}, follow=True)
+        assert "not what was confirmed: nothing was changed" in text_of(answer.content.decode()), until
+    assert states() == {"event-1": "dead", "event-2": "dead"}
+    assert not LogEntry.objects.exists()
+
+
+def test_what_was_confirmed_of_one_database_is_not_done_in_another(streams: Any, root: Client) -> None:
+    receives(CHANNEL, name="tests.index", once=True, using="other")(lambda event: None)
+    dead_letter(1)
+    address = f"{page(DeadLetter, 'discard')}?receiver=tests.index"
+    hidden = dict(re.findall(r'name="(until)" value="([^"]*)"', html_of(root, address)))
+    for number, died in ((2, now() - timedelta(hours=1)), (3, now())):
+        letter = dead_letter(number, updated_at=died)
+        HeldDelivery.objects.filter(pk=letter.pk).delete()
+        letter.save(using="other", force_insert=True)
+    answer = root.post(address, hidden, follow=True)
+    assert "not what was confirmed" in text_of(answer.content.decode())
+    assert (HeldDelivery.objects.count(), HeldDelivery.objects.using("other").count()) == (1, 2)
+
+
+def test_no_zero_byte_of_a_form_gets_into_the_log(streams: Any, root: Client) -> None:
+    confirm(root, f"{page(DeadLetter, 'discard')}?select=default:{dead_letter().pk}", note="by\0me")
+    assert LogEntry.objects.get().change_message.endswith("byme.")
+
+
 @pytest.mark.parametrize(
     "address", ["https://evil.example/", "//evil.example/", "/admin/redis_events/../auth/", "/admin/auth/user/", "x"]
 )

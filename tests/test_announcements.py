@@ -32,13 +32,6 @@ def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
     settings.REDIS_EVENTS = events_settings
 
 
-@pytest.fixture
-def wire(events_settings: dict[str, Any]) -> Iterator[Wire]:
-    wire = Wire(events_settings["LOCATION"], timeout=1.0)
-    yield wire
-    wire.close()
-
-
 def set_channels(settings: Any, channels: dict[str, Any], service: str = "shop", **more: Any) -> None:
     settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "SERVICE": service, "CHANNELS": channels, **more}
 

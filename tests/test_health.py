@@ -205,6 +205,8 @@ def test_keys_and_channels_our_user_may_not_touch_are_named(
 ) -> None:
     check = at(settings, limited(own_server, "resetkeys", f"~{conf.PREFIX}:redis-events:*"))["rights"]
     assert f"XADD {conf.PREFIX}:orders" in check.detail
+    check = at(settings, limited(own_server, "resetkeys", f"~{conf.PREFIX}:[^r]*", "~*:redis-events:[^p]*"))["rights"]
+    assert (check.level, check.detail) == ("error", f"user narrow may not: HGETALL {conf.PREFIX}:redis-events:paused")
     check = at(settings, limited(own_server, "resetchannels"))["rights"]
     assert f"PSUBSCRIBE {conf.PREFIX}:live.*" in check.detail
 

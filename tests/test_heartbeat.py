@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +23,6 @@ from tests.servers import Server
 @pytest.fixture(autouse=True)
 def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
     settings.REDIS_EVENTS = events_settings
-
-
-@pytest.fixture
-def wire(events_settings: dict[str, Any]) -> Iterator[Wire]:
-    wire = Wire(events_settings["LOCATION"], timeout=1.0)
-    yield wire
-    wire.close()
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
 
 
 def note(event: Any) -> None: ...

@@ -267,6 +267,12 @@ def test_the_table_is_looked_for(alias: str) -> None:
     assert held.has_table(using=alias)
 
 
+def test_a_service_has_the_rows_of_its_groups_and_of_no_other(alias: str) -> None:
+    for number, group in enumerate(("shop", "shop:mail", "Shop", "Shop:mail", "shopping", "shop_mail", "other")):
+        hold(alias, group=group, event_id=str(number))
+    assert {row.group for row in rows(alias).filter(held.ours())} == {"shop", "shop:mail"}
+
+
 # ------------------------------------------------------------------ parked
 
 

@@ -301,6 +301,7 @@ def test_dead_letters_of_one_error_are_discarded_and_no_other(shop: redis.Redis,
 def test_a_group_is_moved_and_an_idle_consumer_removed(shop: redis.Redis, prefix: str) -> None:
     assert run("groups", "--move", "orders", "shop", "$", "--yes") == "1 done\n"
     assert facts("groups")["groups"][0]["lag"] == 0
+    assert "is no entry id" in run("groups", "--move", "orders", "shop", f"{2**64}-0", "--yes", code=2)
     assert "claim them first" in run("groups", "--remove-consumer", "orders", "shop", "gone:1:a", "--yes", code=2)
     run(*CLAIM, "--yes")
     assert run("groups", "--remove-consumer", "orders", "shop", "gone:1:a", "--yes") == "1 done\n"

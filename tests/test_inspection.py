@@ -339,7 +339,8 @@ def test_one_event_is_found_by_its_place_and_junk_is_nothing(streams: Any) -> No
     assert inspection.event("shop.orders", event.entry_id) == event
     assert inspection.event("shop.orders", "1-1") is None
     assert inspection.event("shop.orders", "- +") is None
-    assert inspection.events(before="junk").events
+    for junk in ("junk", f"{2**64}-0 shop.orders"):
+        assert inspection.events(before=junk).events
 
 
 def test_a_trace_tells_of_groups_rows_and_the_inbox(streams: Any, client: Any, prefix: str) -> None:
@@ -597,8 +598,9 @@ def test_a_group_is_moved_to_where_it_is_told(streams: Any, client: Any, prefix:
     assert inspection.groups()[0].lag == 1
     inspection.move_group("shop.orders", "shop", "$")
     assert inspection.groups()[0].lag == 0
-    with pytest.raises(ActError):
-        inspection.move_group("shop.orders", "shop", "nowhere")
+    for nowhere in ("nowhere", f"{2**64}-0", f"1-{2**64}"):
+        with pytest.raises(ActError, match="no entry id"):
+            inspection.move_group("shop.orders", "shop", nowhere)
 
 
 def _dead_letter(receiver: str, *, state: str = "dead", fingerprint: str = "f1", **fields: Any) -> HeldDelivery:

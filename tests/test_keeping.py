@@ -52,12 +52,6 @@ def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def client(server: Server) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
 def noted() -> list[list[Receiver]]:
     return []
 
@@ -243,6 +237,34 @@ def test_what_is_paused_stays_so_while_nobody_can_say(
     told.keeper.beat()
     assert told.paused == [{"app.mine"}]
     assert len([line for line in caplog.messages if line.startswith("nobody can say what is paused: WRONGTYPE")]) == 1
+
+
+def test_who_may_not_know_what_is_paused_says_once_what_comes_of_it(
+    told: Told, client: redis.Redis, settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def let_see(keys: str) -> None:
+        every = {"enabled": True, "nopass": True, "commands": ["+@all"], "reset_keys": True}
+        client.acl_setuser("unsure", **every, keys=[f"{conf.PREFIX}:redis-events:{keys}"])
+
+    pause("app.mine")
+    let_see("[^p]*")
+    good = settings.REDIS_EVENTS
+    settings.REDIS_EVENTS = {**good, "LOCATION": good["LOCATION"].replace("redis://", "redis://unsure:x@")}
+    try:
+        told.keeper.begin()
+        told.keeper.beat()
+        let_see("*")
+        told.keeper.beat()
+        let_see("[^p]*")
+        told.keeper.beat()
+    finally:
+        client.acl_deluser("unsure")
+    assert told.paused == [{"app.mine"}]
+    before, learned, after = caplog.messages
+    assert before.startswith("nobody can say what is paused: NOPERM")
+    assert before.endswith("(until the server says, every receiver runs, a paused one too)")
+    assert learned.startswith("app.mine was paused by ann")
+    assert after.endswith("(until the server says, what was paused stays so)")
 
 
 def test_a_listener_does_not_begin_without_knowing_what_is_paused(told: Told, settings: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,26 +14,13 @@ from redis_events import pauses
 from redis_events.conf import conf
 from redis_events.pauses import Pause
 from redis_events.transports.client import ErrorReply, Wire
-from tests.processes import Process, Project
-from tests.servers import Server, wait_for
+from tests.processes import Process, Project, listening
+from tests.servers import wait_for
 
 
 @pytest.fixture(autouse=True)
 def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
     settings.REDIS_EVENTS = events_settings
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire(conf.LOCATION, timeout=1.0)
-    yield wire
-    wire.close()
 
 
 def asked(wire: Wire) -> Any:
@@ -117,12 +104,6 @@ def add(client: redis.Redis, prefix: str) -> Callable[[int], None]:
             pipe.execute()
 
     return add
-
-
-def listening(project: Project) -> Process:
-    process = project.manage("listen_events")
-    process.wait_for_line("Listening on ", timeout=20)
-    return process
 
 
 def heard(project: Project, who: str) -> list[str]:

@@ -15,6 +15,7 @@ import pytest
 from django.db import connections, transaction
 
 from redis_events import outbox, posting, publish
+from redis_events.healing import Healer
 from redis_events.models import OutboxEvent
 from redis_events.relaying import Relay
 from tests.processes import Project
@@ -102,6 +103,20 @@ def test_a_relay_sends_what_waits_and_notes_where_redis_has_it(
     assert [f"{ms}-{seq}" for ms, seq in noted] == ids
 
 
+def test_behind_an_entry_id_of_others_that_no_column_holds_each_event_is_sent_once(
+    alias: str, outboxed: Any, unsent: None, server: Server, prefix: str
+) -> None:
+    with server.client() as client:
+        client.xadd(f"{prefix}:{CHANNEL}", {"event": '{"data": "theirs"}'}, id=f"{2**63 + 5}-0")
+    fill(alias, 3)
+    with relaying(alias, healers=[Healer(alias)]):
+        wait_for(lambda: not unsent_rows(alias))
+    with relaying(alias, healers=[Healer(alias)]):  # its healer asks where all of them are
+        fill(alias, 1)
+        wait_for(lambda: not unsent_rows(alias))
+    assert keys(server, prefix) == Counter(["theirs", 0, 0, 1, 2])
+
+
 def test_two_relays_and_a_sender_at_once_send_each_row_once(
     alias: str, outboxed: Any, server: Server, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,11 +146,18 @@ def test_a_commit_wakes_the_relay_through_redis(
         wait_for(lambda: poster._wake_relays() or not unsent_rows(alias), timeout=5)
 
 
+@pytest.mark.parametrize("spoil", [("SET", "{}", "no stream"), ("XADD", "{}", f"{2**64 - 1}-{2**64 - 1}", "data", "1")])
 def test_a_refused_channel_keeps_its_rows_and_the_others_go_on(
-    alias: str, outboxed: Any, unsent: None, server: Server, prefix: str, caplog: pytest.LogCaptureFixture
+    alias: str,
+    outboxed: Any,
+    unsent: None,
+    server: Server,
+    prefix: str,
+    spoil: tuple[str, ...],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     with server.client() as client:
-        client.set(f"{prefix}:shop.bad", "no stream")
+        client.execute_command(*(each.format(f"{prefix}:shop.bad") for each in spoil))
         fill(alias, 600, "shop.bad")
         fill(alias, 3)
         with relaying(alias):

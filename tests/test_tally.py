@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from redis_events.tally import MinuteCounts, RunCounts, Tally
 from redis_events.transports.base import Delivery
 from redis_events.transports.client import ErrorReply, Wire
 from tests.listeners import delivery, document, receiver, run
-from tests.processes import Process, Project
+from tests.processes import Project, listening
 from tests.servers import Server, wait_for
 
 AT = 1_700_000_000.0
@@ -31,19 +31,6 @@ MINUTE, HOUR = int(AT // 60), int(AT // 3600)
 @pytest.fixture(autouse=True)
 def _settings(settings: Any, events_settings: dict[str, Any]) -> None:
     settings.REDIS_EVENTS = events_settings
-
-
-@pytest.fixture
-def client(server: Server) -> Iterator[redis.Redis]:
-    with server.client() as client:
-        yield client
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    wire = Wire(conf.LOCATION, timeout=1.0)
-    yield wire
-    wire.close()
 
 
 def hear(event: Any) -> None: ...
@@ -284,12 +271,34 @@ def test_how_much_a_stream_ever_had_is_told_with_the_next_numbers(wire: Wire, cl
     assert own.commands(at=AT) == [], "it is asked once for each time it is wanted"
 
 
-def test_redis_before_7_does_not_know_it(wire: Wire) -> None:
+def test_what_stands_in_a_stream_is_not_sent_along(wire: Wire, client: redis.Redis) -> None:
+    client.xadd(conf.redis_name("orders"), {"event": b"x" * 2**20})
     own = Tally()
     own.watch(["orders"])
-    own.commands(at=AT)
-    assert own.heard([[b"length", 3, b"last-generated-id", b"1-0"]]) == ""
-    assert own.commands(at=AT) == []
+    (command,) = own.commands(at=AT)
+    assert wire.call([command]) == [1]
+
+
+def test_where_scripts_are_forbidden_the_next_look_goes_without(client: redis.Redis) -> None:
+    client.xadd(conf.redis_name("orders"), {"event": "x"})
+    client.acl_setuser("plain", enabled=True, nopass=True, commands=["+@all", "-eval"], keys=["*"])
+    wire, own = Wire(conf.LOCATION.replace("redis://", "redis://plain:x@"), timeout=1.0), Tally()
+    for _ in range(2):
+        own.watch(["orders"])
+        assert tell(own, wire) == ""
+    tell(own, wire)
+    assert minute(wire).added == {"orders": 1}
+    wire.close()
+    client.acl_deluser("plain")
+
+
+def test_redis_before_7_does_not_know_it(wire: Wire) -> None:
+    own = Tally()
+    for unknown in ([b"length", 3, b"last-generated-id", b"1-0"], None):
+        own.watch(["orders"])
+        own.commands(at=AT)
+        assert own.heard([unknown]) == ""
+        assert own.commands(at=AT) == []
 
 
 # ------------------------------------------------------------------ reading
@@ -357,12 +366,6 @@ def second(event):
 @receives("live.*")
 def live(event): ...
 """
-
-
-def listening(project: Project) -> Process:
-    process = project.manage("listen_events")
-    process.wait_for_line("Listening on ", timeout=20)
-    return process
 
 
 def test_what_two_listeners_tell_is_exactly_what_was_published(

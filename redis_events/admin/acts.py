@@ -12,6 +12,7 @@ from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
+from django.core.signing import BadSignature, Signer
 from django.db import Error
 from django.http import HttpRequest, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
@@ -55,6 +56,8 @@ class Plan:
     object_repr: str
     ids: Sequence[str] = ()
     until: datetime | None = None
+    using: str = ""
+    """The database in which they were counted."""
     items: Sequence[str] = ()
     warning: str = ""
     typed: str = ""
@@ -123,18 +126,19 @@ class Acts:
             return _sent_back(look, messages.WARNING, _("There is nothing left to do: nothing was changed."))
         if look.request.method != "POST":
             return self._confirmation(look, plan)
-        if plan.typed and look.request.POST.get("typed", "").strip() != plan.typed:
+        if plan.typed and look.entered("typed") != plan.typed:
             return self._confirmation(look, plan, complaint=_("Type exactly “%s” to go on.") % plan.typed)
         return self._carry_out(look, plan)
 
     def _confirmation(self, look: Look, plan: Plan, *, complaint: str = "") -> HttpResponseBase:
         fields = [replace(field, value=look.request.POST.get(field.name, field.value)) for field in plan.fields]
-        context = {"plan": plan, "fields_to_fill": fields, "complaint": complaint, "back": look.back}
+        until = _seal(look, plan.using).sign(plan.until.isoformat()) if plan.until else ""
+        context = {"plan": plan, "fields_to_fill": fields, "complaint": complaint, "back": look.back, "until": until}
         context = {**self.chrome(look, title=plan.title), **context}
         return TemplateResponse(look.request, f"{FOLDER}/confirm.html", context)
 
     def _carry_out(self, look: Look, plan: Plan) -> HttpResponseBase:
-        entered = {field.name: look.request.POST.get(field.name, "").strip() for field in plan.fields}
+        entered = {field.name: look.entered(field.name) for field in plan.fields}
         try:
             done = plan.run(entered)
         except (PublishError, ActError) as error:
@@ -191,10 +195,14 @@ def chosen(look: Look) -> list[str]:
     return look.request.GET.getlist(SELECTED)[:MOST]
 
 
-def bound(look: Look) -> datetime | None:
-    """When the latest of those that a confirmation counted had died; None before there was one."""
+def bound(look: Look, *, using: str) -> datetime:
+    """When the latest of those that a confirmation counted had died. Raises ActError where none of this address did."""
     try:
-        moment = datetime.fromisoformat(look.request.POST.get(BOUND, ""))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else None
+        return datetime.fromisoformat(_seal(look, using).unsign(look.request.POST.get(BOUND, "")))
+    except BadSignature:
+        raise ActError(_("This is not what was confirmed: nothing was changed. Look at it again.")) from None
+
+
+def _seal(look: Look, using: str) -> Signer:
+    """For what a form brings back unchanged: a later moment, or that of another database, would touch others."""
+    return Signer(salt=f"{using} {look.here}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import inspection
+from ..inspection import Done
 from . import show
 from .acts import MOST, Plan, chosen
 from .blocks import Field
@@ -21,26 +23,20 @@ def claim(_page: object, look: Look, id: str) -> Plan | None:
     """Hand pending entries to listeners that are alive: the selected ones, one consumer's, or all."""
     channel, _slash, group = id.partition("/")
     ids = _asked_for(look, channel, group)
-    if not ids:
-        return None
-    count = len(ids)
     question = ngettext(
         "Hand %(count)s pending entry of %(group)s on %(channel)s to a listener that is alive?",
         "Hand %(count)s pending entries of %(group)s on %(channel)s to listeners that are alive?",
-        count,
-    ) % {"count": show.number(count), "group": group, "channel": channel}
-    button = ngettext("Yes, claim %(count)s entry", "Yes, claim %(count)s entries", count)
-    return Plan(
+        len(ids),
+    )
+    return _of_entries(
+        ids,
+        channel=channel,
+        group=group,
         title=_("Claim pending entries"),
         question=question,
-        button=button % {"count": show.number(count)},
-        count=count,
-        ids=ids,
-        items=ids,
+        button=ngettext("Yes, claim %(count)s entry", "Yes, claim %(count)s entries", len(ids)),
         warning=_("An entry that is being run at this moment by somebody who is alive would run twice."),
-        object_id=id,
-        object_repr=f"{channel} · {group}",
-        run=lambda entered: inspection.claim(channel, group, ids=ids),
+        perform=inspection.claim,
     )
 
 
@@ -48,27 +44,52 @@ def skip(_page: object, look: Look, id: str) -> Plan | None:
     """Settle pending entries without running them; each leaves a dead letter."""
     channel, _slash, group = id.partition("/")
     ids = chosen(look)
-    if not ids:
-        return None
-    count = len(ids)
     question = ngettext(
         "Settle %(count)s entry of %(group)s on %(channel)s without running its receivers?",
         "Settle %(count)s entries of %(group)s on %(channel)s without running their receivers?",
-        count,
-    ) % {"count": show.number(count), "group": group, "channel": channel}
-    button = ngettext("Yes, settle %(count)s entry", "Yes, settle %(count)s entries", count)
-    return Plan(
+        len(ids),
+    )
+    return _of_entries(
+        ids,
+        channel=channel,
+        group=group,
         title=_("Settle without running"),
         question=question,
-        button=button % {"count": show.number(count)},
-        count=count,
+        button=ngettext("Yes, settle %(count)s entry", "Yes, settle %(count)s entries", len(ids)),
+        warning=_("Each leaves dead letters that say who settled it; from there it can be replayed."),
+        perform=partial(inspection.skip, who=look.who),
+        is_dangerous=True,
+    )
+
+
+def _of_entries(
+    ids: Sequence[str],
+    *,
+    channel: str,
+    group: str,
+    title: str,
+    question: str,
+    button: str,
+    warning: str,
+    perform: Callable[..., Done],
+    is_dangerous: bool = False,
+) -> Plan | None:
+    """A plan for just these entries; None where there is none."""
+    if not ids:
+        return None
+    names = {"count": show.number(len(ids)), "group": group, "channel": channel}
+    return Plan(
+        title=title,
+        question=question % names,
+        button=button % names,
+        count=len(ids),
         ids=ids,
         items=ids,
-        warning=_("Each leaves dead letters that say who settled it; from there it can be replayed."),
-        object_id=id,
+        warning=warning,
+        object_id=f"{channel}/{group}",
         object_repr=f"{channel} · {group}",
-        is_dangerous=True,
-        run=lambda entered: inspection.skip(channel, group, ids, who=look.who),
+        is_dangerous=is_dangerous,
+        run=lambda entered: perform(channel, group, ids=ids),
     )
 
 

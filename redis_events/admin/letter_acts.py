@@ -105,6 +105,7 @@ class Meant:
             count=self.count,
             ids=self.ids,
             until=self.until,
+            using=self.using,
             items=self.items,
             object_id=self.ids[0] if len(self.ids) == 1 else "",
             object_repr=self.name,
@@ -151,29 +152,25 @@ def _all_of_error(look: Look, fingerprint: str) -> Meant | None:
     group = find_group(fingerprint, look.asked("using"))
     if group is None:
         return None
-    until = _until(look, [group])
-    if until is None:
-        return None
     name = f"{group.exception} {group.receiver}"
-    return Meant(count=group.count, using=group.using, name=name, fingerprint=fingerprint, until=until)
+    return Meant(count=group.count, using=group.using, name=name, fingerprint=fingerprint, until=_until(look, [group]))
 
 
 def _all_of_receiver(look: Look, receiver: str) -> Meant | None:
     """Those of one database: a receiver has its rows in two only while its `using` changes."""
     found = inspection.errors(receiver=receiver, limit=MOST_ERRORS)
     groups = [group for group in found if group.using == found[0].using]
-    until = _until(look, groups)
-    if not groups or until is None:
+    if not groups:
         return None
-    count = sum(group.count for group in groups)
+    count, until = sum(group.count for group in groups), _until(look, groups)
     return Meant(count=count, using=groups[0].using, name=receiver, receiver=receiver, until=until)
 
 
-def _until(look: Look, groups: Sequence[ErrorGroup]) -> datetime | None:
+def _until(look: Look, groups: Sequence[ErrorGroup]) -> datetime:
     """The latest that was counted; once it was confirmed, the latest that was counted then."""
     if look.request.method == "POST":
-        return bound(look)
-    return max((group.last for group in groups), default=None)
+        return bound(look, using=groups[0].using)
+    return max(group.last for group in groups)
 
 
 def _rows(using: str, keys: Sequence[str]) -> list[DeadLetter]:

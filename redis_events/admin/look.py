@@ -96,7 +96,11 @@ class Look:
 
     def asked(self, name: str) -> str:
         """What the address asks for; ``""`` where it says nothing."""
-        return self.request.GET.get(name, "").replace("\0", "").strip()
+        return _plain(self.request.GET.get(name, ""))
+
+    def entered(self, name: str) -> str:
+        """What the form brings; ``""`` where it says nothing."""
+        return _plain(self.request.POST.get(name, ""))
 
     @property
     def who(self) -> str:
@@ -141,6 +145,11 @@ class Look:
         shown = show.data(label)
         is_open = self._site.is_registered(model) and self.may(f"view_{model._meta.model_name}")
         return format_html('<a href="{}">{}</a>', self.url(model, to=to, query=query), shown) if is_open else shown
+
+
+def _plain(text: str) -> str:
+    """Without NUL, which PostgreSQL takes in no text."""
+    return text.replace("\0", "").strip()
 
 
 def _database_banner(error: Any) -> Banner:

@@ -16,7 +16,7 @@ from .. import heartbeat, held, inbox, pauses
 from ..codec import decode
 from ..conf import conf, mask
 from ..exceptions import ActError, DecodeError, Skipped, Unreachable
-from ..floors import parse
+from ..floors import is_entry_id
 from ..models import HeldDelivery
 from ..registry import Receiver, Table, all_receivers
 from ..replaying import Replay, numbers
@@ -29,7 +29,6 @@ from ..transports.roads import delivery
 from ..transports.scripts import BURY, GIVE
 from . import rows
 from .facts import Done
-from .log import ENTRY_ID
 from .server import PATIENCE
 
 T = TypeVar("T")
@@ -172,14 +171,14 @@ def move_group(channel: str, group: str, to: str) -> None:
     What is skipped over is not settled by anybody; what lies behind ``to`` is delivered again. Raises ActError,
     TransportError.
     """
-    if to not in ("0", "$") and not ENTRY_ID.fullmatch(to):
-        raise ActError(_("%(id)r is no entry id.") % {"id": to})
+    if to not in ("0", "$"):
+        _check_ids([to])
     _on_wire(lambda wire: _call(wire, "XGROUP", "SETID", conf.redis_name(channel), group, to))
 
 
 def _check_ids(ids: Sequence[str]) -> None:
     for id in ids:
-        if not ENTRY_ID.fullmatch(id) or max(parse(id)) >= 2**64:
+        if not is_entry_id(id):
             raise ActError(_("%(id)r is no entry id.") % {"id": id})
 
 

@@ -29,7 +29,7 @@ MOST_AT_ONCE = 5_000
 """Entries of one channel in one millisecond: a server takes about a thousand."""
 LISTENS = 15
 """Seconds after the last look until nobody listens to pub/sub for the feed any more."""
-TURN = 5
+TURN_LASTS = 5
 """Seconds after which another process may write down what is heard, when the one that did is gone."""
 KEPT = 1_000
 """Messages of pub/sub that are kept for the pages that watch."""
@@ -145,7 +145,7 @@ def _writer() -> str:
 def _want_pubsub(server: Server) -> None:
     """Somebody watches: one process of all writes down what it hears on pub/sub, as long as that is so."""
     name = secrets.token_hex(8)
-    answers = server.ask(("SET", _wanted(), "1", "EX", LISTENS), ("SET", _writer(), name, "EX", TURN, "NX"))
+    answers = server.ask(("SET", _wanted(), "1", "EX", LISTENS), ("SET", _writer(), name, "EX", TURN_LASTS, "NX"))
     if answers[1]:
         threading.Thread(target=_record, args=[name], name="redis_events-recorder", daemon=True).start()
 
@@ -176,7 +176,7 @@ def _write_down(transport: Transport, name: str) -> None:
 
 def _is_our_turn(wire: Wire, name: str) -> bool:
     """Whether somebody still watches, and no other has taken over: then all would be written down twice."""
-    turn = ("EVAL", scripts.TURN, 1, _writer(), name, TURN)
+    turn = ("EVAL", scripts.TURN, 1, _writer(), name, TURN_LASTS)
     return wire.call([("EXISTS", _wanted()), turn, ("EXPIRE", _recent(), LISTENS)])[:2] == [1, 1]
 
 

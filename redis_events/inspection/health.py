@@ -162,7 +162,10 @@ def _rights(found: Rights | None) -> Check:
     if found.blind:
         detail = _("user %(user)s may not: %(commands)s") % {**user, "commands": _listed(found.blind)}
         return _warn(
-            "rights", title, detail, _("Events travel without; but statistics, pauses or this very check do not work.")
+            "rights",
+            title,
+            detail,
+            _("Events travel without; but statistics, stopping or this very check do not work."),
         )
     if not found.is_whole:
         detail = _("user %(user)s may read what was tried; what it may write is unknown") % user

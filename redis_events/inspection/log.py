@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +10,7 @@ from typing import Any
 from ..codec import decode
 from ..conf import conf, glob
 from ..exceptions import DecodeError
-from ..floors import parse
+from ..floors import is_entry_id, parse
 from ..transports.base import Delivery
 from ..transports.roads import delivery
 from ..wording import one_line
@@ -27,7 +26,6 @@ CHUNK = 2_000
 CHUNK_BYTES = 4 * 2**20
 FIRST_CHUNK = 100
 """Entries asked for before it is known how large they are."""
-ENTRY_ID = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
 Place = tuple[int, int, str]
 """Where an entry stands among all: milliseconds, sequence, channel."""
 
@@ -113,7 +111,7 @@ def _cursor(place: Place | None) -> str:
 def _place(cursor: str) -> Place | None:
     """The place a cursor means; None for what is none: it comes from a page's address."""
     id, _, channel = cursor.partition(" ")
-    return (*parse(id), channel) if ENTRY_ID.fullmatch(id) else None
+    return (*parse(id), channel) if is_entry_id(id) else None
 
 
 class Log:
@@ -195,7 +193,7 @@ def _milliseconds(at: datetime) -> int:
 
 def event(channel: str, entry_id: str, *, server: Server | None = None) -> EventFacts | None:
     """One event by its place; None where there is none, or the server does not say."""
-    if not ENTRY_ID.fullmatch(entry_id):
+    if not is_entry_id(entry_id):
         return None
     with at(server) as asked:
         answer = asked.ask(("XRANGE", conf.redis_name(channel), entry_id, entry_id))[0]

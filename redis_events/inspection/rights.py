@@ -160,6 +160,7 @@ def _heartbeat() -> Iterator[Command]:
     yield from (("SET", key, "", "EX", 1), ("GET", key), ("EXISTS", key), ("EXPIRE", key, 1), ("DEL", key))
     yield from (("ZADD", index, 1, GROUP), ("ZRANGE", index, 0, -1), ("ZREM", index, GROUP))
     yield ("ZREMRANGEBYSCORE", index, "-inf", 0)
+    yield pauses.asked()  # whoever may not know runs what an operator has stopped
 
 
 def needed_to_look() -> Iterator[Command]:
@@ -168,4 +169,4 @@ def needed_to_look() -> Iterator[Command]:
     if all_receivers():
         statistics = conf.redis_name(f"{tally.HOURS}0")
         yield from (("HINCRBY", statistics, "field", 1), ("EXPIRE", statistics, 1))
-        yield from (pauses.asked(), heartbeat.asked_to_stop(GROUP))
+        yield heartbeat.asked_to_stop(GROUP)

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import announcements
 from ..conf import conf
-from ..floors import parse
+from ..floors import is_entry_id, parse
 from ..heartbeat import ALIVE
 from ..registry import all_receivers, publishers
 from ..routing import transport_name
@@ -253,7 +253,7 @@ def pending(
     """Entries given to a consumer and not settled, oldest first, at most ``limit``, behind the entry id ``after``."""
     with at(server) as asked:
         here = scene(asked)
-        start = f"({after}" if after else "-"
+        start = f"({after}" if is_entry_id(after) else "-"
         answer = asked.ask(("XPENDING", conf.redis_name(channel), group, start, "+", limit))[0]
     alive = {card.id for card in here.cards}
     return [

@@ -12,9 +12,9 @@ from .. import inbox, readiness
 from ..conf import conf
 from ..floors import parse
 from ..models import HeldDelivery, OutboxEvent
+from ..outbox import halves
 from ..registry import Receiver, Table, all_receivers
 from ..runner import group_name
-from ..sent import MOST
 from ..wording import one_line
 from . import rows
 from .facts import EventFacts, Step
@@ -34,8 +34,8 @@ def _in_outbox(event: EventFacts) -> Iterator[Step]:
     """Found by its entry id: that is what the table has an index for."""
     if not event.entry_id or event.source != conf.source:
         return
-    ms, seq = parse(event.entry_id)
-    place = {"channel": event.channel, "sent_ms": min(ms, MOST), "sent_seq": min(seq, MOST)}
+    ms, seq = halves(event.entry_id)
+    place = {"channel": event.channel, "sent_ms": ms, "sent_seq": seq}
     for alias in readiness.outboxes():
         try:
             for row in OutboxEvent.objects.using(alias).filter(event_id=event.id, **place).defer("body"):

@@ -50,6 +50,18 @@ redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
 return 1
 """
 
+ADDED = """
+-- How many entries a stream has ever had; nothing where there is none, or where Redis does not count them (before 7).
+-- KEYS: stream.
+-- A script, for XINFO brings the bodies of the first and the last entry along, of up to 16 MB each.
+local info = redis.pcall('XINFO', 'STREAM', KEYS[1])
+if info['err'] then return false end
+for at = 1, #info, 2 do
+  if info[at] == 'entries-added' then return info[at + 1] end
+end
+return false
+"""
+
 BURY = """
 -- Remove a consumer that has nothing pending. Returns 1 when it is gone.
 -- KEYS: stream. ARGV: group, consumer.

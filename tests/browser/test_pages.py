@@ -90,3 +90,29 @@ def test_pages_work_where_static_files_have_hashed_names(world: World, chromium:
     assert all(re.search(r"\.[0-9a-f]{12}\.(css|js)", each.evaluate("it => it.outerHTML")) for each in sources.all())
     assert (tab.problems, tab.refused()) == ([], [])
     tab.close()
+
+
+EDGES = """
+([heading, name]) => [...document.querySelectorAll("table")].flatMap((table) => {
+  const at = [...table.querySelectorAll("th")].findIndex((each) => each.textContent.trim() === heading);
+  const rows = [...table.rows].filter((row) => at >= 0 && row.textContent.includes(name));
+  return rows.map((row) => row.cells[at].getBoundingClientRect().right);
+})
+"""
+"""How far right a column ends, in rows with this name."""
+
+
+@pytest.mark.parametrize("page", ["overview", "consumergroup"])
+def test_since_when_a_group_of_a_long_name_is_behind_is_in_sight_of_a_telephone(
+    page: str, world: World, tabs: dict[str, Tab]
+) -> None:
+    group = f"search:{'very-long-' * 5}name"
+    with world.server.client() as client:
+        client.xgroup_create("shop.orders", group, "0")
+        try:
+            assert tabs["360"].open(f"/admin/redis_events/{page}/") == 200
+            edges = tabs["360"].page.evaluate(EDGES, ["Behind since", group])
+        finally:
+            client.xgroup_destroy("shop.orders", group)
+    assert edges
+    assert max(edges) <= 360

@@ -56,7 +56,10 @@ def skip(_page: object, look: Look, id: str) -> Plan | None:
         title=_("Settle without running"),
         question=question,
         button=ngettext("Yes, settle %(count)s entry", "Yes, settle %(count)s entries", len(ids)),
-        warning=_("Each leaves dead letters that say who settled it; from there it can be replayed."),
+        warning=_(
+            "Each leaves dead letters that say who settled it; from there it can be replayed. "
+            "A run that has begun goes on to its end, and is not tried again if it fails."
+        ),
         perform=partial(inspection.skip, who=look.who),
         is_dangerous=True,
     )

@@ -99,9 +99,9 @@ def _pending_ids(wire: Wire, name: str, group: str, consumer: str, start: str) -
 def skip(channel: str, group: str, ids: Sequence[str], *, who: str) -> Done:
     """Settle pending entries without running them. Each leaves a dead letter for each of its receivers that says who.
 
-    The dead letters are committed first. A run that has begun goes on to its end: then there are its effect and the dead
-    letter, and if it fails it is not tried again. Only a group of this service: others have their own tables. Raises ActError,
-    TransportError, django.db.Error.
+    The dead letters are committed first. A run that has begun goes on to its end: then there are its effect and the
+    dead letter, and if it fails it is not tried again. Only a group of this service: others have their own tables.
+    Raises ActError, TransportError, django.db.Error.
     """
     _check_ids(ids)
     if group != conf.SERVICE and not group.startswith(f"{conf.SERVICE}:"):

@@ -49,6 +49,8 @@ logger = logging.getLogger("redis_events.listen")
 
 IDLE = 1.0
 """Seconds a quiet wait for deliveries lasts before the listener looks up."""
+FINISH = 1.0
+"""Seconds a listener that was asked to stop has for what it has taken beforehand."""
 CARE = 1.0
 """Seconds a stream's database connections are kept at most between two batches, where none of them failed."""
 MOST_QUARANTINED = 1_000
@@ -97,26 +99,37 @@ class Listener:
 
     def run(self, *, drain: bool = False) -> None:
         """Process deliveries until ``stop``, or with ``drain`` until nothing is left. Reconnects for ever."""
+        took = 0.0
         try:
             while not self._stopping.is_set():
                 deliveries = self._receive(0.0 if drain else IDLE)
                 if deliveries:
-                    self.process(deliveries)
+                    took = self._timed(deliveries)
                 elif drain and deliveries is not None:
-                    return
+                    break
                 else:
                     close_old_connections()  # one may have grown too old while nothing came
-            self._finish()
+            self._finish(took)
         finally:
             self._async.close()
             self.transport.close()
             connections.close_all()
 
-    def _finish(self) -> None:
-        """Process what was read ahead: others would have to wait for it, and take it over one by one."""
+    def _timed(self, deliveries: Sequence[Delivery]) -> float:
+        """Process a batch; the seconds it took."""
+        began = time.monotonic()
+        self.process(deliveries)
+        return time.monotonic() - began
+
+    def _finish(self, took: float) -> None:
+        """Process what has been taken beforehand, if batches take so long that FINISH is enough for another.
+
+        Others would have to wait for it and take it over one by one, or never get it.
+        """
+        until = time.monotonic() + FINISH
         with suppress(TransportError):
-            while self._can_hold and (remainder := self.transport.remainder()):
-                self.process(remainder)
+            while self._can_hold and time.monotonic() + took < until and (remainder := self.transport.remainder()):
+                took = self._timed(remainder)
 
     def note_announced(self, announced: Iterable[Receiver]) -> None:
         """Learn of receivers that other listeners of our groups have and we lack: a rolling deploy loses nothing."""
@@ -129,7 +142,7 @@ class Listener:
         self._paused = frozenset(each.name for each in self.receivers if each.name in names)
 
     def stop(self) -> None:
-        """End ``run`` after the batch in hand. Safe in any thread."""
+        """End ``run`` after the batch in hand, and what a second more is enough for. Safe in any thread."""
         self._stopping.set()
         self.transport.wake()
 

@@ -17,8 +17,10 @@ from redis_events.conf import conf
 from redis_events.exceptions import TransportError, Unreachable
 from redis_events.models import ChannelState
 from redis_events.testing import TransportContract
-from redis_events.transports import claims, stream
+from redis_events.transports import claims, roads, stream
+from redis_events.transports import pending as pending_entries
 from redis_events.transports.base import Delivery, Outgoing, Subscription, Transport
+from redis_events.transports.client import Wire
 from redis_events.transports.stream import StreamTransport
 from tests.processes import open_descriptors
 from tests.proxy import Proxy
@@ -500,7 +502,8 @@ def test_two_lost_settles_in_a_row_are_still_not_forgotten(
         road.settled.clear()  # as if the write had been lost with its connection
     with monkeypatch.context() as patch:
         patch.setattr(stream, "acknowledgement", _lost)
-        transport.subscribe(transport._subscriptions)
+        with pytest.raises(TransportError):
+            transport.subscribe(transport._subscriptions)
     mend(transport)
     assert transport.receive(limit=10, timeout=0.2) == []
     assert pending(client, "orders") == 0
@@ -510,30 +513,135 @@ def _lost(*_: Any) -> None:
     raise Unreachable("the connection is gone again")
 
 
+@pytest.fixture
+def forbid(flushable: Server) -> Iterator[Callable[..., None]]:
+    """Take commands from everybody, or give all back with none."""
+    with flushable.client() as client:
+
+        def change(*commands: str) -> None:
+            rights = ["+@all", *(f"-{command}" for command in commands)]
+            client.acl_setuser("default", enabled=True, commands=rights, keys=["*"], nopass=True)
+
+        yield change
+        change()
+
+
 @pytest.mark.parametrize("with_the_next_read", [True, False])
-def test_a_refused_acknowledgement_is_given_again(join: Join, flushable: Server, with_the_next_read: bool) -> None:
+def test_a_channel_whose_acknowledgements_are_refused_is_put_aside_and_settled_when_they_are_not(
+    join: Join,
+    flushable: Server,
+    forbid: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    with_the_next_read: bool,
+) -> None:
+    """Else all that is run meanwhile would be run again after a restart. Nothing has to be connected anew for it."""
     add("orders", *numbers(3))
-    transport = join("orders")
+    transport = join("orders", "mails")
     found = receive(transport, 3, settles=False)
     if not with_the_next_read:
         flush(transport)  # the road is reading already
-    with flushable.client() as client:
-        client.acl_setuser("default", enabled=True, commands=["+@all", "-xack"], keys=["*"], nopass=True)
-        transport.settle(found)
-        flush(transport)
-        add("orders", b"one more, so that the read is answered")
-        transport.settle(receive(transport, 1, settles=False))
-        client.acl_setuser("default", enabled=True, commands=["+@all"], keys=["*"], nopass=True)
-        assert pending(client, "orders") == 4
-        mend(transport)
+    forbid("xack")
+    transport.settle(found)
+    wait_for(lambda: flush(transport) or "cannot listen on orders: NOPERM" in caplog.text, what="the refusal")
+    add("orders", *numbers(150, 3))
+    for _ in range(10):
         assert transport.receive(limit=10, timeout=0.1) == []
+    forbid()
+    assert bodies(receive(transport, 150)) == numbers(150, 3)
+    flush(transport)
+    with flushable.client() as client:
         assert pending(client, "orders") == 0
+    assert caplog.text.count("cannot listen on orders") == 1
+    assert caplog.text.count("listening on orders again") == 1
+
+
+@pytest.mark.parametrize("command", ["xpending", "xrange"])
+def test_what_cannot_be_recovered_for_now_is_recovered_when_it_can(
+    join: Join, flushable: Server, forbid: Callable[..., None], caplog: pytest.LogCaptureFixture, command: str
+) -> None:
+    add("orders", *numbers(50))
+    transport = join("orders", "mails")
+    receive(transport, 50, settles=False)
+    forbid(command)
+    mend(transport)
+    for _ in range(10):
+        assert transport.receive(limit=10, timeout=0.1) == []
+    forbid()
+    add("orders", b"50")
+    assert bodies(receive(transport, 51)) == numbers(51)
+    assert caplog.text.count("cannot listen on orders: NOPERM") == 1
+
+
+def test_a_settle_that_times_out_costs_the_connection_and_nothing_else(join: Join, client: redis.Redis) -> None:
+    """Its reply comes late: it must not be taken for the answer to what is asked next."""
+    add("orders", b"one")
+    dead = join("orders", name="dead")
+    receive(dead, 1, settles=False)
+    die(dead)
+    transport = join("orders", name="living")
+    found = receive(transport, 1, settles=False)
+    client.execute_command("CLIENT", "PAUSE", 1_300)
+    transport.settle(found)
+    time.sleep(0.5)
+    add("orders", b"two")
+    assert bodies(receive(transport, 1)) == [b"two"]
+    flush(transport)
+    assert pending(client, "orders") == 0
+
+
+def test_what_is_recovered_over_a_slow_line_comes_a_few_at_a_time(
+    join: Join, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of it in one answer took longer than any answer may, at every attempt: a listener never came back."""
+    asked: list[int] = []
+    call = Wire.call
+
+    def note(wire: Wire, commands: Any, **options: Any) -> Any:
+        asked.append(sum(command[0] == "XRANGE" for command in commands))
+        return call(wire, commands, **options)
+
+    add("orders", *numbers(100))
+    transport = join("orders")
+    receive(transport, 100, settles=False)
+    monkeypatch.setattr(Wire, "call", note)
+    mend(transport)
+    assert bodies(receive(transport, 100)) == numbers(100)
+    assert max(asked) <= 10
+
+
+def test_a_dead_road_is_noticed_while_another_is_busy(join: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roads, "MARGIN", -1.5)
+    transport = join("orders", "mails")
+    add("orders", *numbers(2_000))
+    silent = next(road for road in transport._roads if road.channels == ("mails",))
+    flush(transport)
+    transport._waiter.remove(silent.wire)  # type: ignore[union-attr]  # as half-open: nothing ever comes
+
+    def hear_for_a_while() -> None:
+        for _ in range(100):
+            transport.settle(transport.receive(limit=10, timeout=1.0))
+            time.sleep(0.02)
+
+    with pytest.raises(Unreachable):
+        hear_for_a_while()
+    transport._waiter.add(silent.wire)  # type: ignore[union-attr]
+
+
+def test_one_that_leaves_finishes_first_what_it_was_about_to_take_again(join: Join) -> None:
+    add("orders", *numbers(30))
+    transport = join("orders")
+    receive(transport, 30, settles=False)
+    mend(transport)
+    taken: list[Delivery] = []
+    while rest := transport.remainder():
+        taken += rest
+    assert bodies(taken) == numbers(30)
 
 
 def test_all_own_pending_entries_come_again_however_many(
     join: Join, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claims, "MOST_PENDING", 10)
+    monkeypatch.setattr(pending_entries, "MOST_LISTED", 10)
     add("orders", *numbers(55))
     transport = join("orders")
     receive(transport, 55, settles=False)

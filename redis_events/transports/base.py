@@ -94,9 +94,9 @@ class Transport(ABC):
         """
 
     def remainder(self) -> list[Delivery]:
-        """What has been taken from the server and not been received yet, a batch a call, until empty.
+        """What has been taken from the server and not been received yet: the next of it, empty when that is all.
 
-        For one that is about to close: nothing more is asked for. Empty where nothing is taken beforehand.
+        For one that is about to close: nothing more is asked for.
         """
         return []
 

@@ -15,12 +15,10 @@ from .base import Delivery
 from .client import Wire, by_name
 from .keeper import Pair
 from .roads import delivery, is_error
-from .scripts import BURY, CLAIM
+from .scripts import BURY, CLAIM, UNDO
 
 logger = logging.getLogger("redis_events.listen")
 
-MOST_PENDING = 1_000
-"""Own pending entries looked at in one command."""
 SILENCE = 3.0
 """Seconds without a sign before a listener without a heartbeat counts as dead: with it, about ten in all."""
 
@@ -69,7 +67,7 @@ class Claims:
         """Take back the start that was counted for what we were asked to stop before running. Raises TransportError."""
         wire.call(
             [
-                ("XCLAIM", conf.redis_name(pair[0]), pair[1], self.consumer, 0, id, "RETRYCOUNT", count, "JUSTID")
+                ("EVAL", UNDO, 1, conf.redis_name(pair[0]), pair[1], self.consumer, id, count)
                 for pair, counts in self._in_hand.items()
                 for id, count in counts.items()
             ]
@@ -122,19 +120,6 @@ class Claims:
         claimed = delivery(*entry.pair, entry.entry_id, answer[1], starts=answer[0] - 1, is_repeated=True)
         self._in_hand.setdefault(entry.pair, {})[claimed.id] = answer[0]
         return claimed
-
-
-def own_pending(wire: Wire, pair: Pair, consumer: str) -> list[str]:
-    """The ids of all that is pending under this name. Raises TransportError."""
-    found: list[str] = []
-    start = "-"
-    while True:
-        command = ("XPENDING", conf.redis_name(pair[0]), pair[1], start, "+", MOST_PENDING, consumer)
-        page = wire.call([command])[0]
-        found += [] if is_error(page) else [_text(entry[0]) for entry in page]
-        if is_error(page) or len(page) < MOST_PENDING:
-            return found
-        start = f"({found[-1]}"
 
 
 def _other_consumers(wire: Wire, pairs: Sequence[Pair], own: str) -> list[tuple[Pair, bytes, int, int]]:

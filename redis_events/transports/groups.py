@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from django.db import Error, close_old_connections
 
 from .. import floors
+from ..announcements import Announcement, announced_transport, stream_channels
 from ..conf import conf
 from ..exceptions import Unreachable
 from ..retry import backoff
 from ..wording import one_line
-from .base import Delivery
+from .base import Delivery, Subscription
 from .client import ErrorReply, Wire, by_name, refused
 from .keeper import Pair
 from .roads import is_error
@@ -39,6 +41,18 @@ class Groups:
         self._aside: dict[Pair, Aside] = {}
         self._repeated: dict[Pair, floors.Id] = {}
 
+    def wanted(self, subscriptions: Sequence[Subscription], announced: list[Announcement]) -> list[Pair]:
+        """The stream channels behind subscriptions: those named, and for patterns those that are announced."""
+        found: dict[Pair, None] = {}
+        for subscription in subscriptions:
+            for name in stream_channels(subscription.channel, announced):
+                found[name, subscription.group] = None
+        # A server that lost everything has lost the announcements too.
+        for name, group in self.met:
+            if conf.channel(name) is None and announced_transport(name, announced) is None:
+                found[name, group] = None
+        return list(found)
+
     def open(self, wire: Wire, pair: Pair) -> bool:
         """Whether the group is there now, made if need be. A channel the server refuses is put aside.
 
@@ -53,10 +67,13 @@ class Groups:
         if is_error(answer):
             self.put_aside(wire.location, pair, answer)
             return False
-        if self._aside.pop(pair, None):
-            logger.warning("listening on %s again", pair[0])
         self.met.add(pair)
         return True
+
+    def note_open(self, pair: Pair) -> None:
+        """Nothing is refused any more."""
+        if self._aside.pop(pair, None):
+            logger.warning("listening on %s again", pair[0])
 
     def _make(self, wire: Wire, pair: Pair) -> Any:
         """A group begins at 0; when only the group was lost, at the floor its service has written down."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,11 +11,13 @@ from .. import floors
 from ..conf import conf
 from ..exceptions import TransportError
 from .client import Command, Wire, by_name
-from .roads import is_error
+from .roads import GROUP_IS_GONE, is_error
 from .scripts import LEASE
 from .trimming import Trimmer
 
-MOST_PENDING = 1_000
+logger = logging.getLogger("redis_events.listen")
+
+RENEWED_AT_ONCE = 1_000
 """Own pending entries whose lease is renewed in one step."""
 TRIM_EVERY = 10.0
 
@@ -30,6 +33,8 @@ class Keeper:
         self.consumer = consumer
         self._wire: Wire | None = None
         self._next: dict[str, float] = {}
+        self._refused: dict[str, str] = {}
+        """What the server said last to leases of a channel; ``""`` when it renewed them."""
         self._trimmer = Trimmer()
 
     def keep(self, pairs: Sequence[Pair]) -> None:
@@ -56,8 +61,28 @@ class Keeper:
         return self._wire.call(commands)
 
     def _renew(self, pairs: Sequence[Pair]) -> None:
-        arguments = (self.consumer, MOST_PENDING)
-        self._call([("EVAL", LEASE, 1, conf.redis_name(channel), group, *arguments) for channel, group in pairs])
+        starts = dict.fromkeys(pairs, "-")
+        while starts:
+            asked = list(starts.items())
+            answers = self._call(
+                [
+                    ("EVAL", LEASE, 1, conf.redis_name(channel), group, self.consumer, start, RENEWED_AT_ONCE)
+                    for (channel, group), start in asked
+                ]
+            )
+            starts = {}
+            for (pair, _), answer in zip(asked, answers, strict=True):
+                self._complain(pair[0], answer)
+                if not is_error(answer) and answer:
+                    starts[pair] = answer.decode()
+
+    def _complain(self, channel: str, answer: Any) -> None:
+        """One line when it begins. That a group is gone is told, and mended, where it is read."""
+        why = str(answer) if is_error(answer) and answer.code not in GROUP_IS_GONE else ""
+        if why and not self._refused.get(channel):
+            text = "cannot hold on to what is being run on %s: %s. What takes longer than CLAIM_AFTER may run twice."
+            logger.error(text, channel, why)
+        self._refused[channel] = why
 
     def _trim(self, channels: set[str]) -> None:
         assert self._wire

@@ -50,6 +50,12 @@ class MemoryTransport(Transport):
         if not self._inbox:
             self._arrived.wait(timeout)
         self._arrived.clear()
+        return self._taken(limit)
+
+    def remainder(self) -> list[Delivery]:
+        return self._taken(conf.BATCH)
+
+    def _taken(self, limit: int) -> list[Delivery]:
         return [self._inbox.popleft() for _ in range(min(limit, len(self._inbox)))]
 
     def wake(self) -> None:

@@ -90,6 +90,10 @@ class PubSubTransport(Transport):
         deliveries, self._arrived = self._arrived[:limit], self._arrived[limit:]
         return deliveries
 
+    def remainder(self) -> list[Delivery]:
+        arrived, self._arrived = self._arrived[: conf.BATCH], self._arrived[conf.BATCH :]
+        return arrived
+
     def _top_up(self) -> None:
         """Take what is there besides: a read brings a batch and a bit, and a bit costs what a batch does."""
         assert self._wire

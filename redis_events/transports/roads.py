@@ -15,6 +15,8 @@ from .client import Command, ErrorReply, Wire, by_name
 BLOCK = 2.0
 """Seconds a read blocks on the server; a road without an answer for BLOCK + MARGIN is dead."""
 MARGIN = 3.0
+GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
+"""What the server answers when a stream or group went away: told apart, and mended, by looking again."""
 SENT_AGAIN = {b"event", b"settled"}
 """The fields of an entry that was lost and sent again: ``settled`` names, parted by spaces, the groups that had it."""
 
@@ -83,14 +85,17 @@ class Road:
         )
 
     def collect(self) -> tuple[list[tuple[str, list[str]]], Any] | None:
-        """The acknowledged ids by channel and the answer to the first read; None while it is not all there."""
+        """The acknowledged ids by channel and the answer to the first read; None while it is not all there.
+
+        A refused acknowledgement is the answer, whatever the read brought: that is fetched once it can be settled.
+        """
         if not self.is_answered:
             self._replies += self.wire.read(self.wire.timeout)
         if not self.is_answered:
             return None
         at = self._awaited.index(None)
         answered = list(zip(self._awaited[:at], self._replies[:at], strict=True))
-        answer = self._replies[at]
+        answer = next((reply for _, reply in answered if is_error(reply)), self._replies[at])
         del self._awaited[: at + 1], self._replies[: at + 1]
         self.is_blocked = False
         self._asked_at = time.monotonic() if self.is_asked else None

@@ -14,15 +14,24 @@ end
 return {seen[1][4], entries[1][2]}
 """
 
+UNDO = """
+-- Take back the start that was counted for an entry which we claimed and did not run.
+-- KEYS: stream. ARGV: group, our consumer, entry id, the delivery count it had.
+-- One step: whoever has taken it over meanwhile counts its own starts.
+if #redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], ARGV[3], 1, ARGV[2]) == 0 then return 0 end
+redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, ARGV[3], 'RETRYCOUNT', ARGV[4], 'JUSTID')
+return 1
+"""
+
 LEASE = """
 -- Renew what is pending under our name: its idle time starts again, its delivery count stays.
--- KEYS: stream. ARGV: group, our consumer, most entries to renew.
+-- KEYS: stream. ARGV: group, our consumer, where to begin, most to renew. Returns where to go on, '' at the end.
 -- One step: a blind XCLAIM lets a thawed zombie steal an entry back from whoever took it over.
-local own = redis.call('XPENDING', KEYS[1], ARGV[1], '-', '+', ARGV[3], ARGV[2])
+local own = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[3], '+', ARGV[4], ARGV[2])
 for _, entry in ipairs(own) do
   redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, entry[1], 'JUSTID')
 end
-return #own
+return #own < tonumber(ARGV[4]) and '' or '(' .. own[#own][1]
 """
 
 GIVE = """

@@ -11,24 +11,22 @@ from operator import attrgetter
 from typing import ClassVar
 
 from .. import announcements, heartbeat
-from ..announcements import Announcement, announced_transport, stream_channels
 from ..conf import conf
 from ..exceptions import TransportError, Unreachable
 from .base import Delivery, Outgoing, Subscription, Transport
-from .claims import Claims, own_pending, report_trimmed
+from .claims import Claims, report_trimmed
 from .client import Command, ErrorReply, Waiter, Wire, refused, server_name
 from .groups import Groups
 from .keeper import Keeper, Pair, Recorder
 from .outlet import Outlet
-from .roads import Road, acknowledgement, delivery, is_error, parts
+from .pending import Again, listed
+from .roads import GROUP_IS_GONE, Road, acknowledgement, delivery, is_error, parts
 from .scripts import BURY
 
 logger = logging.getLogger("redis_events.listen")
 
 MOST_ROADS = 64
 """Connections a listener reads with; beyond that channels share them."""
-GROUP_IS_GONE = ("NOGROUP", "UNBLOCKED", "WRONGTYPE")
-"""What a read answers when its stream or group went away: told apart, and mended, by looking again."""
 _PAIR = attrgetter("channel", "group")
 BROWSE = 5.0
 """Seconds a page of old events may take: 500 of them can be 125 MiB."""
@@ -61,7 +59,7 @@ class StreamTransport(Transport):
         self._is_quick = False
         self._handed_over = 0.0
         self._settled: dict[Pair, set[str]] = {}
-        self._again: deque[Delivery] = deque()
+        self._again = Again()
         self._claims = Claims(self.consumer)
         self._groups = Groups()
         self._next_look = 0.0
@@ -117,7 +115,7 @@ class StreamTransport(Transport):
             found = self._take_again(limit) or self._take_claimed()
             if found:
                 return found
-            found, is_woken = self._read_roads(min(deadline, self._next_look))
+            found, is_woken = self._read_roads(0.0 if self._claims else min(deadline, self._next_look))
             if found or is_woken or time.monotonic() >= deadline:
                 return found
 
@@ -133,18 +131,17 @@ class StreamTransport(Transport):
         return found or self._take_claimed()
 
     def remainder(self) -> list[Delivery]:
-        """The next batch that was read ahead, or that a read has brought by now."""
         deadline = time.monotonic() + conf.PUBLISH_TIMEOUT
-        self._is_quick = False
-        while True:
+        found = self._take_again(conf.BATCH)
+        is_expected = True
+        while is_expected and not found:
             is_expected = any(road.is_ahead for road in self._roads) and time.monotonic() < deadline
             found, _ = self._read_roads(deadline if is_expected else 0.0)
-            if found or not is_expected:
-                return found
+        return found
 
     def settle(self, deliveries: Sequence[Delivery]) -> None:
         """Remembered until the server has answered the XACK: what comes again meanwhile is not run again."""
-        roads = {(channel, road.group): road for road in self._roads for channel in road.channels}
+        roads = self._roads_by_pair()
         for pair, part in groupby(deliveries, key=_PAIR):
             ids = [each.id for each in part]
             self._settled.setdefault(pair, set()).update(ids)
@@ -161,10 +158,12 @@ class StreamTransport(Transport):
         try:
             answers = self._care.call([acknowledgement(*pair, ids) for pair, ids in late.items()])
         except TransportError:
-            self._next_look = 0.0  # receive() meets the same broken connection, and the caller subscribes again
+            self._next_look = 0.0  # receive() meets the same lost connection, and the caller subscribes again
             return
         for (pair, ids), answer in zip(late.items(), answers, strict=True):
-            if not is_error(answer):
+            if is_error(answer):
+                self._give_up(pair, answer)
+            else:
                 self._forget(pair, ids)
 
     def _forget(self, pair: Pair, ids: Sequence[str]) -> None:
@@ -172,7 +171,19 @@ class StreamTransport(Transport):
         self._claims.finish(pair, ids)
 
     def _take_again(self, limit: int) -> list[Delivery]:
-        return [self._again.popleft() for _ in range(min(limit, len(self._again)))]
+        found: list[Delivery] = []
+        trimmed: dict[Pair, list[str]] = {}
+        while self._again and not found:
+            assert self._care
+            found, gone, refused = self._again.take(self._care, limit)
+            for pair, ids in gone.items():
+                trimmed.setdefault(pair, []).extend(ids)
+            for pair, answer in refused.items():
+                self._give_up(pair, answer)
+        for pair, ids in trimmed.items():
+            report_trimmed(pair, ids)
+        self._settle_late(trimmed)
+        return found
 
     def _take_claimed(self) -> list[Delivery]:
         assert self._care
@@ -202,7 +213,7 @@ class StreamTransport(Transport):
         """The next road's deliveries, and whether somebody called ``wake``. Each road that is ready has its turn."""
         is_woken = False
         if not self._ready:
-            is_woken = self._await_roads(0.0 if self._claims else until - time.monotonic())
+            is_woken = self._await_roads(until - time.monotonic())
         while self._ready:
             found = self._collect(self._ready.popleft())
             if found:
@@ -214,10 +225,10 @@ class StreamTransport(Transport):
         buffered = [road for road in self._roads if road.is_answered or road.wire.has_buffered]
         wires, is_woken = self._waiter.wait(0.0 if buffered else timeout)
         self._ready.extend(road for road in self._roads if road.wire in wires or road in buffered)
+        if any(road.is_dead and road not in self._ready for road in self._roads):
+            raise Unreachable("no answer to a read")
         if self._ready:
             self.heard = time.monotonic()
-        elif any(road.is_dead for road in self._roads):
-            raise Unreachable("no answer to a read")
         return is_woken
 
     def _collect(self, road: Road) -> list[Delivery]:
@@ -228,12 +239,15 @@ class StreamTransport(Transport):
         for channel, ids in acknowledged:
             self._forget((channel, road.group), ids)
         if is_error(answer):
-            self._give_up(road, answer)
+            self._give_up((road.channels[0], road.group), answer)
             return []
         return self._groups.marked(road.deliveries(answer))
 
-    def _give_up(self, road: Road, answer: ErrorReply) -> None:
-        """A refused read: look at once which of the road's channels is to blame."""
+    def _give_up(self, pair: Pair, answer: ErrorReply) -> None:
+        """Something was refused on the road of this channel: look at once which of the road's channels is to blame."""
+        road = self._roads_by_pair().get(pair)
+        if road is None:  # given up already: it is settled when the server lets us listen again
+            return
         self._close_road(road)
         self._next_look = 0.0
         if answer.code not in GROUP_IS_GONE:
@@ -250,48 +264,34 @@ class StreamTransport(Transport):
             raise Unreachable("not subscribed")
         self._next_look = time.monotonic() + conf.POLL
         known = set(self._pairs())
-        new = [pair for pair in self._wanted(announcements.read(self._care)) if pair not in known]
-        opened = [pair for pair in new if self._groups.open(self._care, pair)]
-        for pair in opened:
-            self._recover(pair)
-        self._open_roads(opened)
+        wanted = self._groups.wanted(self._subscriptions, announcements.read(self._care))
+        new = [pair for pair in wanted if pair not in known]
+        self._open_roads([pair for pair in new if self._groups.open(self._care, pair) and self._recover(pair)])
         if not self._claims:
             self._claims.look(self._care, self._pairs())
 
-    def _wanted(self, announced: list[Announcement]) -> list[Pair]:
-        """The stream channels behind the subscriptions: those named, and for patterns those that are announced."""
-        wanted: dict[Pair, None] = {}
-        for subscription in self._subscriptions:
-            for name in stream_channels(subscription.channel, announced):
-                wanted[name, subscription.group] = None
-        # A server that lost everything has lost the announcements too.
-        for name, group in self._groups.met:
-            if conf.channel(name) is None and announced_transport(name, announced) is None:
-                wanted[name, group] = None
-        return list(wanted)
+    def _recover(self, pair: Pair) -> bool:
+        """What is pending under our own name: decided outcomes are settled again, the rest is delivered again.
 
-    def _recover(self, pair: Pair) -> None:
-        """What is pending under our own name: decided outcomes are settled again, the rest is delivered again."""
+        False when the server refuses that: the channel is put aside, and nothing is read that could not be settled.
+        """
         assert self._care
-        pending = own_pending(self._care, pair, self.consumer)
+        pending = listed(self._care, pair, self.consumer)
+        if isinstance(pending, ErrorReply):
+            self._groups.put_aside(self.location, pair, pending)
+            return False
         settled = self._settled.setdefault(pair, set())
         settled.intersection_update(pending)
         decided = frozenset(settled)
         if decided:
-            self._settle_late({pair: sorted(decided)})
-        others = [each for each in self._again if (each.channel, each.group) != pair]
-        self._again = deque(others + self._fetched(pair, [id for id in pending if id not in decided]))
-
-    def _fetched(self, pair: Pair, ids: Sequence[str]) -> list[Delivery]:
-        """Entries without reading them for the group: that would count as a delivery. What was trimmed is settled."""
-        assert self._care
-        answers = self._care.call([("XRANGE", conf.redis_name(pair[0]), id, id) for id in ids])
-        found = dict(zip(ids, answers, strict=True))
-        trimmed = [id for id, answer in found.items() if not answer]
-        report_trimmed(pair, trimmed)
-        self._settle_late({pair: trimmed} if trimmed else {})
-        whole = [answer[0] for answer in found.values() if answer and not is_error(answer)]
-        return [delivery(*pair, entry_id, fields, is_repeated=True) for entry_id, fields in whole]
+            answer = self._care.call([acknowledgement(*pair, sorted(decided))])[0]
+            if is_error(answer):
+                self._groups.put_aside(self.location, pair, answer)
+                return False
+            self._forget(pair, sorted(decided))
+        self._again.put(pair, [id for id in pending if id not in decided])
+        self._groups.note_open(pair)
+        return True
 
     def _open_roads(self, pairs: Sequence[Pair]) -> None:
         assert self._waiter
@@ -341,8 +341,11 @@ class StreamTransport(Transport):
         self._recorder = self._recorder or Recorder(self.location)
         self._recorder.record(list(self._groups.met))  # also when its roads are closed: the last look comes after that
 
+    def _roads_by_pair(self) -> dict[Pair, Road]:
+        return {(channel, road.group): road for road in tuple(self._roads) for channel in road.channels}
+
     def _pairs(self) -> list[Pair]:
-        return [(channel, road.group) for road in tuple(self._roads) for channel in road.channels]
+        return list(self._roads_by_pair())
 
     def wake(self) -> None:
         waiter = self._waiter
@@ -383,7 +386,7 @@ class StreamTransport(Transport):
         if self._care:
             self._care.close()
         self._care = None
-        self._again = deque()
+        self._again.forget()
         self._claims.forget()
 
     def describe(self) -> str:

@@ -515,6 +515,57 @@ def test_being_asked_to_stop_in_mid_batch_repeats_nothing(events_settings: dict[
     assert heard == list(range(10))
 
 
+def test_a_stop_waits_for_no_more_than_a_second_is_enough_for(events_settings: dict[str, Any], settings: Any) -> None:
+    """Each channel has a batch of its own that a read has brought by then."""
+    channels = [f"orders.{number}" for number in range(8)]
+    settings.REDIS_EVENTS = {**events_settings, "CHANNELS": {"*": {"TRANSPORT": "stream"}}, "BATCH": 10}
+    ran: list[str] = []
+
+    def slow(event: Event[Any]) -> None:
+        ran.append(event.channel)
+        time.sleep(0.12)
+
+    own = Listener(StreamTransport(events_settings["LOCATION"]), [receiver(slow, channel) for channel in channels])
+    for channel in channels:
+        for number in range(20):
+            publish(channel, number)
+    with running(own) as thread:
+        wait_for(lambda: ran, what="the first batch")
+        own.stop()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert len(ran) == 10
+
+
+def test_what_has_arrived_by_pub_sub_is_not_dropped_at_a_stop(events_settings: dict[str, Any]) -> None:
+    heard: list[Any] = []
+
+    def stop_at_once(event: Event[Any]) -> None:
+        own.stop()
+
+    own = Listener(PubSubTransport(events_settings["LOCATION"]), [hearing(heard), receiver(stop_at_once)])
+    own.connect()
+    with transaction.atomic():
+        for number in range(150):
+            publish("orders", number)
+    own.run()
+    assert heard == list(range(150))
+
+
+def test_a_drain_that_is_stopped_finishes_as_any_stop_does(
+    events_settings: dict[str, Any], settings: Any, server: Server
+) -> None:
+    settings.REDIS_EVENTS = {**events_settings, "CHANNELS": {"orders": {"TRANSPORT": "stream"}}}
+    heard: list[Any] = []
+    own = Listener(StreamTransport(events_settings["LOCATION"]), [hearing(heard)])
+    own.connect()
+    publish("orders", 1)
+    own.transport.wake()
+    own.run(drain=True)
+    with server.client() as client:
+        assert client.xpending(conf.redis_name("orders"), "shop")["pending"] == 0
+
+
 def test_a_listener_that_stops_in_a_backlog_leaves_nothing_half_done(
     events_settings: dict[str, Any], settings: Any, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

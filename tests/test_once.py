@@ -60,11 +60,15 @@ def test_four_processes_with_the_same_events_lose_and_repeat_nothing_on_postgres
 def test_four_processes_with_the_same_events_lose_and_repeat_nothing_on_sqlite(
     project: Project, server: Server
 ) -> None:
-    work_off(Service(project, server, f"COLLISIONS = 2\n{WRITE}", BATCH=20))
+    """With one writer at a time, what one of them was given may have been done by the others before its turn."""
+    work_off(Service(project, server, f"COLLISIONS = 2\n{WRITE}", BATCH=20), busy=2)
 
 
-def work_off(service: Service) -> list[Process]:
-    """Let four listeners have what two producers sent, each event twice; those listeners, once they have stopped."""
+def work_off(service: Service, *, busy: int = 4) -> list[Process]:
+    """Let four listeners have what two producers sent, each event twice; those listeners, once they have stopped.
+
+    At least ``busy`` of them must have run some.
+    """
     service.project.shell("from tests.testapp.models import Order\nfor _ in range(5): Order.objects.create()")
     listeners = [service.listen(waits=False) for _ in range(4)]
     for listener in listeners:
@@ -80,7 +84,7 @@ def work_off(service: Service) -> list[Process]:
         listener.terminate()
     assert [each.wait(15) for each in listeners] == [0] * 4, [each.output for each in listeners]
     assert effects == NAMES
-    assert_only_what_asked_for_it_ran_again(service)
+    assert_only_what_asked_for_it_ran_again(service, busy)
     return listeners
 
 
@@ -109,12 +113,12 @@ def effects_of(service: Service) -> list[str]:
     return sorted(effects)
 
 
-def assert_only_what_asked_for_it_ran_again(service: Service) -> None:
+def assert_only_what_asked_for_it_ran_again(service: Service, busy: int) -> None:
     """Whatever conflicts there were: none of them is an attempt."""
     with service.server.client() as client:
         assert client.xlen(service.stream) == 2 * len(NAMES)
     runs = service.runs()
-    assert len({pid for *_, pid, _ in runs}) == 4
+    assert len({pid for *_, pid, _ in runs}) >= busy
     assert {name for _, name, attempt, *_ in runs if attempt > 1} == RETRIED
 
 

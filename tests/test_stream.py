@@ -17,7 +17,7 @@ from redis_events.conf import conf
 from redis_events.exceptions import TransportError, Unreachable
 from redis_events.models import ChannelState
 from redis_events.testing import TransportContract
-from redis_events.transports import claims, roads, stream
+from redis_events.transports import claims, keeper, roads, stream
 from redis_events.transports import pending as pending_entries
 from redis_events.transports.base import Delivery, Outgoing, Subscription, Transport
 from redis_events.transports.client import Wire
@@ -625,6 +625,54 @@ def test_a_dead_road_is_noticed_while_another_is_busy(join: Join, monkeypatch: p
     with pytest.raises(Unreachable):
         hear_for_a_while()
     transport._waiter.add(silent.wire)  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("quick")
+def test_however_much_is_pending_all_of_it_is_held_on_to(
+    join: Join, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "RENEWED_AT_ONCE", 30)
+    add("orders", *numbers(100))
+    transport = join("orders", name="holder")
+    receive(transport, 100, settles=False)
+    time.sleep(0.2)
+    transport.keep()
+    idle = [each["time_since_delivered"] for each in client.xpending_range(name("orders"), "shop", "-", "+", 200)]
+    assert len(idle) == 100
+    assert max(idle) < 200
+
+
+def test_a_server_that_refuses_to_hold_on_to_entries_is_complained_of_once(
+    join: Join, flushable: Server, forbid: Callable[..., None], settings: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "CLAIM_AFTER": 0.03}
+    add("orders", b"x")
+    transport = join("orders")
+    receive(transport, 1, settles=False)
+    forbid("xclaim")
+    for _ in range(5):
+        transport.keep()
+        time.sleep(0.02)
+    assert caplog.text.count("cannot hold on to what is being run on orders") == 1
+
+
+def test_a_thawed_listener_that_leaves_takes_no_start_back_from_whoever_took_over(
+    join: Join, client: redis.Redis
+) -> None:
+    add("orders", b"x")
+    dead = join("orders", name="dead")
+    receive(dead, 1, settles=False)
+    die(dead)
+    frozen = join("orders", name="frozen")
+    receive(frozen, 1, settles=False)
+    client.xclaim(name("orders"), "shop", "heir", 0, [_only(client)])
+    frozen.close()
+    (entry,) = client.xpending_range(name("orders"), "shop", "-", "+", 1)
+    assert (entry["consumer"], entry["times_delivered"]) == (b"heir", 3)
+
+
+def _only(client: redis.Redis) -> bytes:
+    return bytes(client.xpending_range(name("orders"), "shop", "-", "+", 1)[0]["message_id"])
 
 
 def test_one_that_leaves_finishes_first_what_it_was_about_to_take_again(join: Join) -> None:

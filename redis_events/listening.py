@@ -33,12 +33,12 @@ from .runner import (
     failure,
     group_name,
     identity,
-    is_stranded,
     log_failure,
     parked,
     poisonous,
     postponed,
     quarantine,
+    without_stranded,
 )
 from .signals import event_settled, gap_detected
 from .tally import Tally
@@ -240,12 +240,11 @@ class Listener:
     def _run(self, runs: Sequence[Run]) -> list[Result]:
         """Run them all. A database that goes away meanwhile is no receiver's failure: those are run again."""
         results = self._call_all(runs)
-        while self.transport.durable and not self._stopping.is_set():
-            stranded = [result for result in results if result.error and is_stranded(result)]
+        while self.transport.durable:
+            results, stranded = without_stranded(results)
             if not stranded:
                 break
             self._await_database(partial(held.check, {result.run.receiver.using for result in stranded}))
-            results = [result for result in results if result not in stranded]
             results += self._call_all([result.run for result in stranded])
         return results
 

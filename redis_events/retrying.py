@@ -19,7 +19,7 @@ from .models import HeldDelivery
 from .once import OnceRunner
 from .registry import Receiver
 from .retry import DEAD, DONE, default_retry
-from .runner import AsyncRunner, Result, Run, call_all, is_stranded, log_failure
+from .runner import AsyncRunner, Result, Run, call_all, log_failure, without_stranded
 from .signals import event_settled
 from .tally import Tally
 from .transports.base import Delivery
@@ -129,8 +129,10 @@ class Retrier:
         result = self._result(row, alias)
         with self._hand:  # a renewal that comes later would move the time of the next run
             self._running = None
-        if is_stranded(result):
+        _, stranded = without_stranded([result])
+        if stranded:
             self._stranded.append((row, alias))
+            self._release_stranded(alias)  # now, if it is there again: after a stop nobody would
             return False
         if result.error or not _is_once(result.run.receiver):
             held.finish(row, result.verdict, result.error, using=alias)

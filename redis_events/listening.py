@@ -253,7 +253,7 @@ class Listener:
         if self._is_plain:
             return call_all(runs, durable=durable)
         awaited = [run for run in runs if run.receiver.is_async]
-        once = [run for run in runs if run.receiver.once and not run.receiver.is_async]
+        once = [run for run in runs if run.receiver.has_inbox]
         results = call_all((run for run in runs if not (run.receiver.once or run.receiver.is_async)), durable=durable)
         results += self._once.call_all(once, durable=durable)
         return results + (self._async.call_all(awaited, durable=durable) if awaited else [])

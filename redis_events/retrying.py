@@ -134,7 +134,7 @@ class Retrier:
             self._stranded.append((row, alias))
             self._release_stranded(alias)  # now, if it is there again: after a stop nobody would
             return False
-        if result.error or not _is_once(result.run.receiver):
+        if result.error or not result.run.receiver.has_inbox:
             held.finish(row, result.verdict, result.error, using=alias)
         if result.error:
             log_failure(result)
@@ -178,7 +178,7 @@ class Retrier:
     def _call(self, run: Run, row: HeldDelivery, alias: str) -> Result:
         """A `once` receiver's row goes in the transaction of its effect; the others' is finished after the run."""
         durable = bool(row.entry_id)
-        if _is_once(run.receiver):
+        if run.receiver.has_inbox:
             done = partial(held.finish, row, DONE, None, using=alias)
             return self._once.call(run, durable=durable, and_then=done)
         run_all = self._async.call_all if run.receiver.is_async else call_all
@@ -201,7 +201,3 @@ class Retrier:
         if alias not in self._away:
             logger.error("held deliveries in %r cannot be read, retries wait: %s", alias, held.complaint(error))
         self._away.add(alias)
-
-
-def _is_once(receiver: Receiver) -> bool:
-    return receiver.once and not receiver.is_async

@@ -272,7 +272,7 @@ def without_stranded(results: Sequence[Result]) -> tuple[list[Result], list[Resu
 
 def _is_suspect(result: Result) -> bool:
     """Whether nobody has asked yet if its database is there: whoever runs `once` receivers has."""
-    return isinstance(result.error, OperationalError | InterfaceError) and not result.run.receiver.once
+    return isinstance(result.error, OperationalError | InterfaceError) and not result.run.receiver.has_inbox
 
 
 def _alias(run: Run) -> str:

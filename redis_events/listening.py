@@ -234,7 +234,7 @@ class Listener:
             return runs, failures
         seen = self._await_database(lambda: held.seen(map(identity, repeated)))
         runs = [run for run in runs if not run.delivery.is_repeated or identity(run)[1:] not in seen]
-        poison = self._await_database(lambda: _not_done([run for run in runs if _is_poison(run)]))
+        poison = self._await_database(lambda: [run for run in runs if _is_poison(run) and not inbox.is_done(run)])
         return [run for run in runs if run not in poison], failures + [poisonous(run) for run in poison]
 
     def _run(self, runs: Sequence[Run]) -> list[Result]:
@@ -343,12 +343,7 @@ def _is_poison(run: Run) -> bool:
 
 def _left_to_do(runs: Sequence[Run]) -> list[Run]:
     """Those that have not had their effect by an earlier delivery, as far as the inbox tells."""
-    return [run for run in runs if not run.delivery.is_repeated or _not_done([run])]
-
-
-def _not_done(runs: Sequence[Run]) -> list[Run]:
-    """Those without an inbox entry: with one, the process died after the effect was had. Raises django.db.Error."""
-    return [run for run in runs if not (run.receiver.once and inbox.has(*identity(run)))]
+    return [run for run in runs if not (run.delivery.is_repeated and inbox.is_done(run))]
 
 
 def _log_unreadable(unreadable: Iterable[Unreadable]) -> None:

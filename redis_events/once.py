@@ -50,8 +50,6 @@ class OnceRunner:
     """Runs `once` receivers for one thread; ``stopping`` ends its patience with conflicts."""
 
     def __init__(self, stopping: threading.Event) -> None:
-        self.hits = 0
-        """Runs that were none: the inbox had their effect already."""
         self._stopping = stopping
         self._sizes: dict[str, int] = {}
         self._away: dict[str, BaseException | None] = {}
@@ -153,13 +151,11 @@ class OnceRunner:
         alias = identity(runs[0])[0]
         digests = [inbox.digest(*identity(run)[1:]) for run in runs]
         with event_restored(), _transaction(alias) as connection:
-            new = inbox.insert(digests, using=alias)
-            left = set(new)
+            left = inbox.insert(digests, using=alias)
             pairs = zip(runs, digests, strict=True)
             results = [_result(run, digest, left, connection, durable) for run, digest in pairs]
             if and_then:
                 and_then()
-        self.hits += len(runs) - len(new)
         return results
 
     def _resize(self, runs: Sequence[Run], *, quick: bool) -> None:

@@ -129,7 +129,7 @@ def test_an_effect_is_had_once_however_often_it_is_delivered(alias: str) -> None
     own.process(deliveries(2, 3, is_repeated=True))
     listening(writer.receiver).process(deliveries(1, 2, 3))
     assert writer.rows == writer.runs == ["1", "2", "3"]
-    assert (own.counts[Outcome.DONE], own._once.hits) == (5, 2)
+    assert (own.counts, own.settled) == ({Outcome.DONE: 5}, 5)
 
 
 def test_a_batch_is_one_transaction_whose_first_statement_is_one_sorted_insert(alias: str) -> None:

@@ -61,7 +61,7 @@ class Keeper:
         self._wire: Wire | None = None
         self._stopping = threading.Event()
         self._next_look = 0.0
-        self._paused: frozenset[str] = frozenset()
+        self._paused: dict[str, Pause] = {}
         self._knows_paused = False
         """Whether the server has ever said what is paused."""
         self._is_asked = False
@@ -104,7 +104,9 @@ class Keeper:
         self._wire = self._wire or Wire(conf.LOCATION, timeout=1.0)
         self._look_for_streams(self._wire)
         own = heartbeat.as_it_is_now(self.own, in_flight=self._in_flight())
-        said = announcements.commands()  # again with each beat: the server may have lost everything
+        # Again with each beat: the server may have lost everything.
+        paused = [pauses.say_again(name, each, service=own.service) for name, each in self._paused.items()]
+        said = [*announcements.commands(), *paused]
         also = [pauses.asked(), heartbeat.asked_to_stop(own.id), *said, *self._tally.commands()]
         heartbeat.beat(self._wire, own, also=also, hear=partial(self._hear, announced=len(said)))
         self._complain(NO_HEARTBEAT, "")
@@ -140,15 +142,19 @@ class Keeper:
         meanwhile = "what was paused stays so" if self._knows_paused else "every receiver runs, a paused one too"
         return f"{one_line(answer)} (until the server says, {meanwhile})"
 
-    def _learn_paused(self, found: Mapping[str, Pause]) -> None:
-        names = frozenset(each.name for each in self.own.receivers if each.name in found)
-        for name in sorted(names - self._paused):
-            who, parked = one_line(found[name].by) or "somebody", "what comes by a stream is parked"
+    def _learn_paused(self, found: Mapping[str, Pause | None]) -> None:
+        """A pause of which the server knows nothing any more stays: it was said once more with this very beat."""
+        known = {**self._paused, **found}
+        paused = {each.name: pause for each in self.own.receivers if (pause := known.get(each.name))}
+        for name in sorted(paused.keys() - self._paused.keys()):
+            who, parked = one_line(paused[name].by) or "somebody", "what comes by a stream is parked"
             logger.warning("%s was paused by %s: until it is resumed, %s", one_line(name), who, parked)
-        for name in sorted(self._paused - names):
+        for name in sorted(self._paused.keys() - found.keys()):
+            logger.warning("the server has forgotten that %s is paused: it stays so", one_line(name))
+        for name in sorted(self._paused.keys() - paused.keys()):
             logger.warning("%s was resumed", one_line(name))
-        self._paused, self._knows_paused = names, True
-        self._note_paused(names)
+        self._paused, self._knows_paused = paused, True
+        self._note_paused(frozenset(paused))
 
     def _complain(self, what: str, why: str) -> None:
         """One line when it begins, and no other until it is over. ``why`` is empty when it is."""

@@ -1,4 +1,7 @@
-"""Which receivers are paused: a hash in Redis that people write to and every listener reads with its heartbeat."""
+"""Which receivers are paused: a hash in Redis that people write to and every listener reads with its heartbeat.
+
+A receiver that was resumed stays in it, with nothing as its value: one that is gone was forgotten by the server.
+"""
 
 from __future__ import annotations
 
@@ -28,13 +31,30 @@ def pause(receiver: str, *, service: str, by: str, at: float) -> Command:
     return ("HSET", _key(), _field(service, receiver), msgspec.json.encode(Pause(by=by, at=at)))
 
 
-def resume(receiver: str, *, service: str) -> Command:
-    """What lets it run again. The server answers 1, and 0 where it was not paused."""
-    return ("HDEL", _key(), _field(service, receiver))
+def say_again(receiver: str, pause: Pause, *, service: str) -> Command:
+    """What pauses a receiver of which the server knows nothing any more, unless somebody has decided about it since."""
+    return ("HSETNX", _key(), _field(service, receiver), msgspec.json.encode(pause))
+
+
+def resume(receiver: str, *, service: str) -> list[Command]:
+    """What lets it run again. The first answer is empty where it was not paused."""
+    field = _field(service, receiver)
+    return [("HGET", _key(), field), ("HSET", _key(), field, b"")]
 
 
 def decode(answer: Any) -> Mapping[tuple[str, str], Pause] | None:
     """The pauses by service and receiver; None when the server did not say."""
+    found = _decode(answer)
+    return None if found is None else {key: pause for key, pause in found.items() if pause}
+
+
+def of_service(answer: Any, service: str) -> dict[str, Pause | None] | None:
+    """By receiver of a service its pause, None once it was resumed; None for all when the server did not say."""
+    found = _decode(answer)
+    return None if found is None else {receiver: each for (of, receiver), each in found.items() if of == service}
+
+
+def _decode(answer: Any) -> dict[tuple[str, str], Pause | None] | None:
     if not isinstance(answer, list):
         return None
     texts = [field.decode(errors="replace") for field in answer[::2]]
@@ -42,14 +62,10 @@ def decode(answer: Any) -> Mapping[tuple[str, str], Pause] | None:
     return dict(zip(services_and_receivers, map(_read, answer[1::2]), strict=True))
 
 
-def of_service(answer: Any, service: str) -> dict[str, Pause] | None:
-    """A service's pauses by receiver; None when the server did not say."""
-    found = decode(answer)
-    return None if found is None else {receiver: each for (of, receiver), each in found.items() if of == service}
-
-
-def _read(value: bytes) -> Pause:
-    """That the field is there pauses the receiver, whatever stands in it."""
+def _read(value: bytes) -> Pause | None:
+    """That something stands there pauses the receiver, whatever it is."""
+    if not value:
+        return None
     try:
         return msgspec.json.decode(value, type=Pause)
     except msgspec.DecodeError:

@@ -213,13 +213,32 @@ def test_a_beat_tells_which_of_its_own_receivers_are_paused_and_says_each_change
     pause("app.mine", service="billing")
     told.keeper.beat()
     told.keeper.beat()
-    call(pauses.resume("app.mine", service="shop"))
+    call(*pauses.resume("app.mine", service="shop"))
     told.keeper.beat()
     assert told.paused == [{"app.mine"}, {"app.mine"}, frozenset()]
     assert [line.partition(":")[0] for line in caplog.messages] == [
         "app.mine was paused by ann",
         "app.mine was resumed",
     ]
+
+
+def test_a_pause_that_the_server_has_forgotten_stays_and_is_said_again(
+    told: Told, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only people let a receiver run again, not a FLUSHALL."""
+    pause("app.mine")
+    told.keeper.beat()
+    client.delete(conf.redis_name("redis-events:paused"))
+    told.keeper.beat()
+    told.keeper.beat()
+    assert told.paused == [{"app.mine"}] * 3
+    assert [line.partition(":")[0] for line in caplog.messages] == [
+        "app.mine was paused by ann",
+        "the server has forgotten that app.mine is paused",
+    ]
+    found = pauses.of_service(call(pauses.asked())[0], "shop")
+    assert found is not None
+    assert found["app.mine"] == pauses.Pause(by="ann", at=1)
 
 
 def test_what_is_paused_stays_so_while_nobody_can_say(

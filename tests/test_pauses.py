@@ -36,8 +36,26 @@ def test_who_paused_what_and_when_is_kept_until_it_is_resumed(wire: Wire) -> Non
         ("", "send the  mail"): Pause(by="bob", at=13.0),
     }
     resume = pauses.resume("app.hear", service="shop")
-    assert wire.call([resume, resume]) == [1, 0]
-    assert pauses.of_service(asked(wire), "shop") == {}
+    was, _, is_still, _ = wire.call([*resume, *resume])
+    assert (bool(was), bool(is_still)) == (True, False)
+    assert pauses.decode(asked(wire)) == {("", "send the  mail"): Pause(by="bob", at=13.0)}
+    assert pauses.of_service(asked(wire), "shop") == {"app.hear": None}
+
+
+def test_a_pause_is_said_again_only_where_nobody_has_decided_since(wire: Wire) -> None:
+    for name in ("gone", "resumed", "paused"):
+        wire.call([pauses.pause(name, service="shop", by="ann", at=1)])
+    wire.call([pauses.say_again(name, Pause(by="late", at=2), service="shop") for name in ("gone", "never")])
+    wire.call(pauses.resume("resumed", service="shop"))
+    wire.call([pauses.say_again("resumed", Pause(by="late", at=2), service="shop")])
+    found = pauses.of_service(asked(wire), "shop")
+    assert found is not None
+    assert {name: each and each.by for name, each in found.items()} == {
+        "gone": "ann",
+        "never": "late",
+        "resumed": None,
+        "paused": "ann",
+    }
 
 
 def test_a_service_has_its_own(wire: Wire) -> None:
@@ -129,7 +147,7 @@ def test_events_of_a_paused_receiver_are_parked_and_run_once_each_when_it_is_res
     reason = "its receiver is paused; it is due when that is resumed"
     assert rows == str([("app.receivers.paused", "parked", None, 0, reason)])
     assert count == "300"
-    wire.call([pauses.resume("app.receivers.paused", service="shop")])
+    wire.call(pauses.resume("app.receivers.paused", service="shop"))
     wait_for(lambda: len(heard(service, "paused")) == 310, timeout=20, what="what was parked")
     wait_for(lambda: service.shell(ROWS).splitlines()[1] == "0", what="no row to be left")
     assert sorted(map(int, heard(service, "paused"))) == sorted(map(int, heard(service, "other"))) == list(range(310))
@@ -157,7 +175,7 @@ def test_draining_leaves_what_is_parked_and_takes_it_once_it_is_resumed(
     add(700)
     assert service.manage("listen_events", "--drain").wait(30) == 0
     assert (len(heard(service, "other")), heard(service, "paused")) == (700, [])
-    wire.call([pauses.resume("app.receivers.paused", service="shop")])
+    wire.call(pauses.resume("app.receivers.paused", service="shop"))
     assert service.manage("listen_events", "--drain").wait(30) == 0
     assert sorted(map(int, heard(service, "paused"))) == list(range(700))
 
@@ -169,12 +187,12 @@ def test_nothing_is_lost_or_run_twice_while_a_receiver_is_paused_and_resumed_und
     listeners = [listening(service), listening(service)]
     count = 0
     for _ in range(5):
-        for command, word in (
-            (pauses.pause("app.receivers.paused", service="shop", by="ann", at=1), "paused"),
+        for commands, word in (
+            ([pauses.pause("app.receivers.paused", service="shop", by="ann", at=1)], "paused"),
             (pauses.resume("app.receivers.paused", service="shop"), "resumed"),
         ):
             before = [_told(each, word) for each in listeners]
-            wire.call([command])
+            wire.call(commands)
             while not all(_told(each, word) > told for each, told in zip(listeners, before, strict=True)):
                 add(10)
                 count += 10

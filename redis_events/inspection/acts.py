@@ -249,8 +249,8 @@ def resume(receiver: str, *, service: str = "") -> bool:
 
     Raises TransportError.
     """
-    command = pauses.resume(receiver, service=service or conf.SERVICE)
-    return bool(_on_wire(lambda wire: _call(wire, *command)))
+    commands = pauses.resume(receiver, service=service or conf.SERVICE)
+    return bool(_on_wire(lambda wire: _call_all(wire, commands))[0])
 
 
 def stop_listener(id: str, *, who: str) -> None:

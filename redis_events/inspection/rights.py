@@ -170,3 +170,4 @@ def needed_to_look() -> Iterator[Command]:
         statistics = conf.redis_name(f"{tally.HOURS}0")
         yield from (("HINCRBY", statistics, "field", 1), ("EXPIRE", statistics, 1))
         yield heartbeat.asked_to_stop(GROUP)
+        yield pauses.say_again(GROUP, pauses.Pause(), service=GROUP)

@@ -183,7 +183,7 @@ def test_the_overview_names_what_is_wrong(shop: redis.Redis) -> None:
         (("--fail-age", "3600"), 0, ""),
         (("--fail-dead", "2"), 1, "dead: 3 dead letters, more than 2"),
         (("--fail-dead", "3"), 0, ""),
-        (("--fail-lag", "0", "--channel", "mails"), 0, ""),
+        (("--fail-lag", "1", "--channel", "order*", "--group", "shop"), 0, ""),
     ],
 )
 def test_a_limit_that_is_exceeded_ends_with_1_and_the_line_that_says_which(
@@ -202,6 +202,18 @@ def test_a_limit_nobody_can_judge_is_not_one_that_holds(shop: redis.Redis, setti
     assert "connection refused" in run("dead", "--fail-age", "5", code=4)
     _memory.forget()
     assert run("dead", "--fail-dead", "5") == "No dead letter.\n"
+
+
+@pytest.mark.parametrize("named", ["--channel orderz", "--group nobody", "--channel orders --group nobody"])
+@pytest.mark.parametrize("limit", ["--fail-lag", "--fail-age"])
+def test_a_group_that_was_named_and_is_not_there_is_not_one_that_keeps_up(
+    shop: redis.Redis, limit: str, named: str
+) -> None:
+    line = f"lag and age: there is no consumer group for {named}"
+    assert line in run("groups", *named.split(), limit, "0", code=4)
+    assert facts("dead", *named.split(), limit, "0", code=4)["unknown"] == [line]
+    shop.flushall()
+    assert "there is no consumer group for --channel orders" in run("--channel", "orders", limit, "3600", code=4)
 
 
 def test_a_group_whose_lag_the_server_does_not_know_is_no_group_without_lag(shop: redis.Redis) -> None:

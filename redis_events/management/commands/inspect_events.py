@@ -170,6 +170,8 @@ def _judge(options: dict[str, Any], server: Server) -> Verdict:
         if options["fail_age"] is not None:
             judge_age(groups, most=options["fail_age"], into=verdict)
         _note_refusals(server, verdict)
+        if not (groups or server.trouble or verdict.unknown):
+            _note_absence(options, verdict)
     if options["fail_dead"] is not None:
         judge_dead(inspection.dead_count(), most=options["fail_dead"], into=verdict)
     return verdict
@@ -179,6 +181,13 @@ def _note_refusals(server: Server, verdict: Verdict) -> None:
     """Without XINFO there are no groups to judge, which is not the same as none that is behind."""
     refused = [answer for command, answer in server.refusals.items() if command.startswith("XINFO")]
     verdict.unknown.extend(_("lag and age: %s") % answer for answer in refused)
+
+
+def _note_absence(options: dict[str, Any], verdict: Verdict) -> None:
+    """A group that was named and is not there, after FLUSHALL or for a slip of the pen, is none that keeps up."""
+    named = " ".join(f"--{name} {options[name]}" for name in ("channel", "group") if options[name])
+    if named:
+        verdict.unknown.append(_("lag and age: there is no consumer group for %s") % named)
 
 
 def _code(verdict: Verdict, *, is_away: bool, options: dict[str, Any]) -> Exit:

@@ -330,6 +330,27 @@ def test_an_act_asked_for_in_the_wrong_place_does_nothing(shop: redis.Redis) -> 
     assert DeadLetter.objects.count() == 3
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead", "--discard", "--receiver", "app.hear", "--fingerprint", "", "--yes"),
+        ("dead", "--discard", "--receiver", "app.hear", "--ids", "", "--yes"),
+        ("dead", "--discard", "--fingerprint", "f", "--receiver", "", "--yes"),
+        ("listeners", "--stop", "", "--yes"),
+        ("groups", "--claim", "orders", "shop", "--consumer", "", "--yes"),
+        ("groups", "--claim", "orders", "", "--yes"),
+        ("groups", "--fail-lag", "1000", "--channel", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_option_with_nothing_in_it_is_a_mistake_and_not_one_left_out(
+    shop: redis.Redis, arguments: tuple[str, ...]
+) -> None:
+    die()
+    assert "has nothing in it" in run(*arguments, code=2)
+    assert DeadLetter.objects.count() == 3
+
+
 def test_an_act_that_reaches_no_server_ends_with_4(shop: redis.Redis, settings: Any) -> None:
     settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "LOCATION": f"redis://127.0.0.1:{free_port()}/0"}
     for act in (CLAIM, ("receivers", "--pause", "app.hear"), ("receivers", "--resume", "app.hear")):

@@ -77,7 +77,7 @@ def _claim(asked: Asked) -> Act:
     return Act(question=question % names, do=lambda: _claim_from(channel, group, [each.name for each in chosen]))
 
 
-def _with_pending(channel: str, group: str, *, named: str) -> list[ConsumerFacts]:
+def _with_pending(channel: str, group: str, *, named: str | None) -> list[ConsumerFacts]:
     """The consumers to take from. Raises ActError where there are none, Unreachable."""
     with Server() as server:
         found = inspection.consumers(channel, group, server=server)
@@ -169,7 +169,7 @@ def _stop(asked: Asked) -> Act:
 
 
 def _discard(asked: Asked) -> Act:
-    chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver")}
+    chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver") if asked[name]}
     counted_at = now()
     count = inspection.count_dead(**chosen)
     question = ngettext("Delete %s dead letter for good?", "Delete %s dead letters for good?", count) % f"{count:,}"

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from redis_events import Event, Reject, publish, receives
+from redis_events import Event, Reject, inspection, publish, receives
 from redis_events.conf import conf
 from redis_events.heartbeat import Announced, Card, beat
 from redis_events.inspection.server import _memory
@@ -296,7 +296,15 @@ def test_a_receiver_is_paused_and_resumed_by_whoever_sits_at_the_terminal(shop: 
     assert "@" in receiver["paused_by"]
     assert run("receivers", "--resume", "app.hear", "--yes") == "1 done\n"
     assert run("receivers", "--resume", "app.hear", "--yes") == "0 done · 1 left: not paused\n"
-    assert "has no receiver 'app.heer'; there are: app.hear" in run("receivers", "--pause", "app.heer", code=2)
+    for act in ("--pause", "--resume"):
+        assert "has no receiver 'app.heer'; there are: app.hear" in run("receivers", act, "app.heer", "--yes", code=2)
+
+
+def test_a_receiver_whose_listeners_are_all_down_is_resumed_too(shop: redis.Redis) -> None:
+    inspection.pause("far.away", service="billing", who="ann")
+    resume = ("receivers", "--resume", "far.away", "--service", "billing", "--yes")
+    assert run(*resume) == "1 done\n"
+    assert "billing has no receiver 'far.away'" in run(*resume, code=2)
 
 
 def test_dead_letters_of_one_error_are_discarded_and_no_other(shop: redis.Redis, answer: Callable[[str], None]) -> None:

@@ -609,6 +609,13 @@ def test_each_page_keeps_to_15_queries_and_12_round_trips(world: World, root: Cl
         assert trips <= 12, f"{address}: {trips} round trips"
 
 
+def test_the_page_of_one_error_asks_the_database_for_no_other(streams: Any, root: Client) -> None:
+    dead_letter(1), dead_letter(2, fingerprint="e" * 16)
+    queries = queries_of(root, f"{page(DeadLetter)}?fingerprint={'f' * 16}&using=default")
+    (grouped,) = (sql for sql in queries if "GROUP BY" in sql)
+    assert f""""fingerprint" = '{"f" * 16}'""" in grouped
+
+
 def test_a_big_table_is_neither_counted_nor_sorted_as_a_whole(
     streams: Any, root: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

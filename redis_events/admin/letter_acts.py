@@ -27,8 +27,8 @@ Perform = Callable[..., Done]
 
 def find_group(fingerprint: str, using: str) -> ErrorGroup | None:
     """One error's dead letters, counted. Raises django.db.Error."""
-    groups = inspection.errors(limit=MOST_ERRORS)
-    return next((each for each in groups if each.fingerprint == fingerprint and using in ("", each.using)), None)
+    groups = inspection.errors(fingerprint=fingerprint)
+    return next((each for each in groups if using in ("", each.using)), None)
 
 
 def replay(_page: object, look: Look, _id: str) -> Plan | None:

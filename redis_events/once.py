@@ -128,10 +128,13 @@ class OnceRunner:
         alias = identity(run)[0]
         for tries in range(1, MOST_CONFLICTS + 1):
             result = self._alone(run, durable, and_then)
-            if not is_passing(result.error, alias) or (tries > 1 and self._stopping.is_set()):
+            is_its_own = not is_passing(result.error, alias)
+            if result.error is None or (is_its_own and not _is_lost(alias)):
                 break
             if held.is_away(alias):
                 return stranded(run, result.error, durable)
+            if is_its_own or (tries > 1 and self._stopping.is_set()):
+                break
             self._pause(tries)
         return result
 
@@ -214,4 +217,9 @@ def is_passing(error: BaseException | None, alias: str) -> bool:
         return True
     if getattr(cause, "sqlite_errorcode", 0) & 0xFF in BUSY:
         return True
+    return _is_lost(alias)
+
+
+def _is_lost(alias: str) -> bool:
+    """Whether this thread's connection is no more: Django closes one on which ROLLBACK fails."""
     return connections[alias].connection is None

@@ -466,6 +466,22 @@ def test_a_database_that_is_back_by_the_next_question_makes_no_dead_letters(
     assert (own.counts, own.settled, outage.asked) == ({Outcome.DONE: len(ids)}, len(ids), 1)
 
 
+def test_whatever_a_receiver_makes_of_it_a_run_that_its_database_cut_short_is_none(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = Outage(monkeypatch, alias)
+
+    def translate() -> None:
+        try:
+            outage()
+        except OperationalError as error:
+            raise ValueError("the shop is closed") from error
+
+    writer = Writer(alias, {"1": translate}, retry=NEVER_AGAIN)
+    in_a_thread(lambda: listening(writer.receiver).process(deliveries(1)), alias)
+    assert (writer.rows, writer.held, outage.asked) == (["1"], [], 1)
+
+
 @pytest.mark.parametrize("mixed", [True, False], ids=["with once", "plain"])
 def test_whether_a_database_is_away_is_asked_once_for_a_batch(monkeypatch: pytest.MonkeyPatch, mixed: bool) -> None:
     """Each question may take as long as a connection that nobody accepts."""

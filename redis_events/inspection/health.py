@@ -15,10 +15,11 @@ from ..conf import conf
 from ..heartbeat import Card
 from ..registry import all_receivers
 from ..routing import is_memory
+from ..transports.client import seconds_of
 from .facts import Check, ServerFacts
 from .glance import condition, drift, server_facts
 from .rights import MOST_CHANNELS, Rights, rights
-from .scene import Scene, clock_seconds, scene
+from .scene import Scene, scene
 from .server import Server
 
 LEVELS = ("ok", "unknown", "warning", "error")
@@ -137,11 +138,11 @@ def _has_streams() -> bool:
 def _clock(server: Server) -> Check:
     """Compared in the middle of the round trip: half of it is how wrong that can be."""
     title, before = _("Clocks"), time.time()
-    answer = server.ask(("TIME",))[0]
+    seconds = seconds_of(server.ask(("TIME",))[0])
     doubt = (time.time() - before) / 2
-    if answer is None:
+    if seconds is None:
         return _unknown("clocks", title, _("The server does not say what time it is."))
-    skew = clock_seconds(answer) - before - doubt
+    skew = seconds - before - doubt
     numbers = {"skew": f"{skew:+.3f}", "doubt": f"{doubt * 1e3:.3g}"}
     detail = _("the server's is %(skew)s s from this machine's, give or take %(doubt)s ms") % numbers
     apart = abs(skew) - doubt

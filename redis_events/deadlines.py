@@ -28,7 +28,7 @@ class Timed(msgspec.Struct, frozen=True, eq=False):
 
     def stack(self) -> str:
         """Where it is now, as a traceback shows it: lines of code, no values."""
-        frames = _awaited(self.task) if self.task else []
+        frames = awaited(self.task) if self.task else []
         blocked = sys._current_frames().get(self.thread)
         if blocked and (not self.task or asyncio.current_task(self.task.get_loop()) is self.task):
             return "".join(traceback.format_stack(blocked))
@@ -60,7 +60,7 @@ def stuck_threads() -> int:
     return len({timed.thread for timed in overdue()})
 
 
-def _awaited(task: asyncio.Task[object]) -> Iterator[FrameType]:
+def awaited(task: asyncio.Task[object]) -> Iterator[FrameType]:
     """The frames a suspended task is in, from the outermost on."""
     waiting: object = task.get_coro()
     while isinstance(waiting, CoroutineType) and waiting.cr_frame:

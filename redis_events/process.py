@@ -27,6 +27,7 @@ from .relaying import Relay
 from .retry import backoff
 from .retrying import Retrier
 from .routing import create, is_memory, listening_plan
+from .runner import log_abandoned, unfinished
 from .stopping import StopRequests
 from .tally import Tally
 from .threads import Threads
@@ -267,7 +268,8 @@ class Process:
             self._retrier.note_paused(names)
 
     def _in_flight(self) -> int:
-        return sum(listener.in_flight for listener in self.listeners)
+        retried = self._retrier.in_flight if self._retrier else 0
+        return retried + sum(listener.in_flight for listener in self.listeners)
 
     def _make_retrier(self) -> Retrier | None:
         receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
@@ -335,6 +337,8 @@ class Process:
         while self._are_working() and not self._requests.are_urgent and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = self._in_flight() if self._threads.are_alive else 0
+        if abandoned:
+            log_abandoned(unfinished())
         self._say_goodbye()
         self.console.stopped(self.listeners, abandoned, relayed=self._relay.relayed if self._relay else 0)
         if code is Exit.RECYCLE and deadlines.overdue():

@@ -61,6 +61,11 @@ class Retrier:
         if resumed:
             self._next_unpark.clear()
 
+    @property
+    def in_flight(self) -> int:
+        """Deliveries being run: one at a time."""
+        return int(self._running is not None)
+
     def keep(self) -> None:
         """Keep the delivery that is being run; called by another thread. Raises django.db.Error."""
         with self._hand:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,7 +25,7 @@ from .keeping import BEAT, Keeper, Recorder
 from .listening import Listener
 from .registry import Receiver, all_receivers
 from .relaying import Relay
-from .retry import backoff
+from .retry import Outcome, backoff
 from .retrying import Retrier
 from .routing import create, is_memory, listening_plan
 from .runner import log_abandoned, unfinished
@@ -271,6 +272,10 @@ class Process:
         retried = self._retrier.in_flight if self._retrier else 0
         return retried + sum(listener.in_flight for listener in self.listeners)
 
+    def _counts(self) -> Counter[Outcome]:
+        counted = [listener.counts for listener in self.listeners]
+        return sum([*counted, self._retrier.counts] if self._retrier else counted, Counter())
+
     def _make_retrier(self) -> Retrier | None:
         receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
         try:
@@ -340,7 +345,7 @@ class Process:
         if abandoned:
             log_abandoned(unfinished())
         self._say_goodbye()
-        self.console.stopped(self.listeners, abandoned, relayed=self._relay.relayed if self._relay else 0)
+        self.console.stopped(self._counts(), abandoned, relayed=self._relay.relayed if self._relay else 0)
         if code is Exit.RECYCLE and deadlines.overdue():
             return code
         return Exit.ABANDONED if self._threads.are_alive else code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -18,7 +19,7 @@ from .exceptions import DecodeError, Unfinished
 from .models import HeldDelivery
 from .once import OnceRunner
 from .registry import Receiver
-from .retry import DEAD, DONE, default_retry
+from .retry import DEAD, DONE, Outcome, default_retry
 from .runner import AsyncRunner, Result, Run, call_all, is_stranded, log_failure
 from .signals import event_settled
 from .tally import Tally
@@ -38,6 +39,8 @@ class Retrier:
     """Polls the held deliveries of this process's receivers and runs those that are due."""
 
     def __init__(self, receivers: Sequence[Receiver], *, tally: Tally | None = None) -> None:
+        self.counts: Counter[Outcome] = Counter()
+        """Runs by outcome since the start, replays among them."""
         self._receivers = {receiver.name: receiver for receiver in receivers}
         self._aliases = held.aliases(receivers)
         self._async = AsyncRunner()
@@ -139,6 +142,7 @@ class Retrier:
             return False
         if result.error or not _is_once(result.run.receiver):
             held.finish(row, result.verdict, result.error, using=alias)
+        self.counts[result.verdict.outcome] += 1
         if result.error:
             log_failure(result)
         if self._tally:

@@ -49,6 +49,12 @@ def hang_later(event):
         raise RetryLater(after=0)
     note("began")
     time.sleep(600)
+
+@receives("fails.twice")
+def fail_twice(event):
+    if event.attempt < 3:
+        raise RetryLater(after=0)
+    note("done")
 """
 
 
@@ -174,6 +180,16 @@ def test_a_retry_that_hangs_is_in_flight_waited_for_and_named(service: Project, 
     name, last = process.lines[-2:]
     assert f"abandoned  thing.done {event_id} → app.receivers.hang_later  on hangs.later, in run 2" in name
     assert "1 abandoned" in last
+
+
+def test_the_last_line_counts_retries_too(service: Project, server: Server, prefix: str) -> None:
+    service.settings = {"CHANNELS": {"fails.twice": {"TRANSPORT": "stream"}}}
+    process = listening(service)
+    service.shell("from redis_events import publish; publish('fails.twice', 1, type='thing.done')")
+    wait_for(lambda: heard(service) == ["done"], what="the third run")
+    process.terminate()
+    assert process.wait(10) == 0
+    assert process.find(r"stopped\. 1 done · 2 retry · 0 dead · 0 abandoned"), process.output
 
 
 def test_a_database_that_is_away_at_the_start_is_a_warning(service: Project, server: Server, prefix: str) -> None:

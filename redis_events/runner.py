@@ -301,8 +301,16 @@ def parked(run: Run) -> held.Failure:
 
 
 def poisonous(run: Run) -> held.Failure:
-    """A dead row for a receiver whose process died each time it was alone with this event."""
-    return failure(Result(run, DEAD, ProcessDied(f"its process died {run.delivery.starts} times over it"), 0.0))
+    """A dead row, and its line, for a receiver whose process ended each time it was alone with this event.
+
+    That may have been another receiver's timeout: all that match are run, and nobody knows which it was.
+    """
+    timeout, starts = run.receiver.timeout, run.delivery.starts
+    own = f" (timeout={timeout:g} s)" if timeout else ""
+    what = f"its process died or was recycled{own} {counted(starts, 'time')} over it"
+    result = Result(run, DEAD, ProcessDied(what), 0.0)
+    log_failure(msgspec.structs.replace(result, run=msgspec.structs.replace(run, attempt=starts)))
+    return failure(result)
 
 
 def quarantine(delivery: Delivery, error: RedisEventsError) -> held.Failure:

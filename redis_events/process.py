@@ -317,7 +317,8 @@ class Process:
         """Whether a receiver outran its ``timeout``; says where each of them is."""
         late = deadlines.overdue()
         for timed in late:
-            logger.error("%s has outrun its timeout of %g s; it is here:\n%s", timed.what, timed.timeout, timed.stack())
+            text = "%s has outrun its timeout of %g s; this process ends with 75, to be started anew. It is here:\n%s"
+            logger.error(text, timed.what, timed.timeout, timed.stack())
         return bool(late)
 
     def _until_next_look(self) -> float:

@@ -146,10 +146,11 @@ class Console:
 
     # -------------------------------------------------------------- the end
 
-    def stopping(self, in_flight: int) -> None:
-        """Asked to stop: what is still in hand."""
+    def stopping(self, in_flight: int, *, signals_left: int) -> None:
+        """Asked to stop: what is still in hand, and how many signals end the wait for it."""
         if in_flight:
-            text = f"stopping: {in_flight} in flight, up to {conf.GRACE:g} s (again to abort) …"
+            how = "again" if signals_left < 2 else "Ctrl+C twice"  # twice: nobody has pressed it yet
+            text = f"stopping: {in_flight} in flight, up to {conf.GRACE:g} s ({how} to abort) …"
             self._say(text, event="stopping", in_flight=in_flight)
 
     def stopped(self, counts: Mapping[Outcome, int], abandoned: int, *, relayed: int = 0) -> None:

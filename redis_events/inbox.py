@@ -21,6 +21,7 @@ from .models import HeldDelivery, InboxEntry
 from .registry import Receiver
 from .retry import default_retry
 from .routing import is_memory
+from .runner import Run, identity
 
 CHUNK = 1_000
 """Rows written or deleted in one statement, at most."""
@@ -79,6 +80,11 @@ def found(digests: Iterable[bytes], *, using: str) -> set[bytes]:
 def has(alias: str, source: str, event_id: str, group: str, receiver: str) -> bool:
     """Whether this effect is noted. Raises django.db.Error."""
     return bool(found([digest(source, event_id, group, receiver)], using=alias))
+
+
+def is_done(run: Run) -> bool:
+    """Whether a run would come after its effect: whoever had it died before the settling. Raises django.db.Error."""
+    return run.receiver.has_inbox and has(*identity(run))
 
 
 # ------------------------------------------------------------------ how long

@@ -33,12 +33,12 @@ from .runner import (
     failure,
     group_name,
     identity,
-    is_stranded,
     log_failure,
     parked,
     poisonous,
     postponed,
     quarantine,
+    without_stranded,
 )
 from .signals import event_settled, gap_detected
 from .tally import Tally
@@ -247,18 +247,17 @@ class Listener:
             return runs, failures
         seen = self._await_database(lambda: held.seen(map(identity, repeated)))
         runs = [run for run in runs if not run.delivery.is_repeated or identity(run)[1:] not in seen]
-        poison = self._await_database(lambda: _not_done([run for run in runs if _is_poison(run)]))
+        poison = self._await_database(lambda: [run for run in runs if _is_poison(run) and not inbox.is_done(run)])
         return [run for run in runs if run not in poison], failures + [poisonous(run) for run in poison]
 
     def _run(self, runs: Sequence[Run]) -> list[Result]:
         """Run them all. A database that goes away meanwhile is no receiver's failure: those are run again."""
         results = self._call_all(runs)
-        while self.transport.durable and not self._stopping.is_set():
-            stranded = [result for result in results if result.error and is_stranded(result)]
+        while self.transport.durable:
+            results, stranded = without_stranded(results)
             if not stranded:
                 break
             self._await_database(partial(held.check, {result.run.receiver.using for result in stranded}))
-            results = [result for result in results if result not in stranded]
             results += self._call_all([result.run for result in stranded])
         return results
 
@@ -267,7 +266,7 @@ class Listener:
         if self._is_plain:
             return call_all(runs, durable=durable)
         awaited = [run for run in runs if run.receiver.is_async]
-        once = [run for run in runs if run.receiver.once and not run.receiver.is_async]
+        once = [run for run in runs if run.receiver.has_inbox]
         results = call_all((run for run in runs if not (run.receiver.once or run.receiver.is_async)), durable=durable)
         results += self._once.call_all(once, durable=durable)
         return results + (self._async.call_all(awaited, durable=durable) if awaited else [])
@@ -357,12 +356,7 @@ def _is_poison(run: Run) -> bool:
 
 def _left_to_do(runs: Sequence[Run]) -> list[Run]:
     """Those that have not had their effect by an earlier delivery, as far as the inbox tells."""
-    return [run for run in runs if not run.delivery.is_repeated or _not_done([run])]
-
-
-def _not_done(runs: Sequence[Run]) -> list[Run]:
-    """Those without an inbox entry: with one, the process died after the effect was had. Raises django.db.Error."""
-    return [run for run in runs if not (run.receiver.once and inbox.has(*identity(run)))]
+    return [run for run in runs if not (run.delivery.is_repeated and inbox.is_done(run))]
 
 
 def _log_unreadable(unreadable: Iterable[Unreadable]) -> None:

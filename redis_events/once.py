@@ -21,7 +21,7 @@ from . import held, inbox
 from .conf import conf
 from .exceptions import TransactionBroken
 from .retry import DONE
-from .runner import Result, Run, Surrounding, call, event_restored, identity, judged
+from .runner import Result, Run, Surrounding, call, event_restored, identity, judged, stranded
 from .wording import one_line
 
 logger = logging.getLogger("redis_events.listen")
@@ -50,13 +50,14 @@ class OnceRunner:
     """Runs `once` receivers for one thread; ``stopping`` ends its patience with conflicts."""
 
     def __init__(self, stopping: threading.Event) -> None:
-        self.hits = 0
-        """Runs that were none: the inbox had their effect already."""
         self._stopping = stopping
         self._sizes: dict[str, int] = {}
+        self._away: dict[str, BaseException | None] = {}
+        """Databases that are away, for the batch in hand, with what showed it."""
 
     def call_all(self, runs: Sequence[Run], *, durable: bool) -> list[Result]:
-        """Run a batch, receiver by receiver."""
+        """Run a batch, receiver by receiver. Where a database is away, the rest of its runs are not begun."""
+        self._away.clear()
         by_receiver: dict[str, list[Run]] = {}
         for run in runs:
             by_receiver.setdefault(run.receiver.name, []).append(run)
@@ -64,16 +65,19 @@ class OnceRunner:
 
     def _in_order(self, runs: Sequence[Run], durable: bool) -> list[Result]:
         results: list[Result] = []
-        while len(results) < len(runs):
+        alias = identity(runs[0])[0]
+        while left := runs[len(results) :]:
+            if alias in self._away:  # each would wait as long to be told so again
+                return results + [stranded(run, self._away[alias], durable) for run in left]
             size = self._sizes.get(runs[0].receiver.name, conf.BATCH)
-            results += self._next(runs[len(results) : len(results) + size], durable)
+            results += self._next(left[:size], durable)
         return results
 
     def _next(self, runs: Sequence[Run], durable: bool) -> list[Result]:
-        """The results of some runs; none when they are to be tried again, fewer at a time."""
+        """The results of some runs, or of the first of them; none when they are to be tried again, fewer at a time."""
         if len(runs) == 1:
             self._resize(runs, quick=True)
-            return [self.call(runs[0], durable=durable)]
+            return self._one_by_one(runs, durable)
         began = time.perf_counter()
         stopped: BaseException | None = None
         try:
@@ -90,14 +94,24 @@ class OnceRunner:
     def _undone(self, runs: Sequence[Run], error: BaseException | None, durable: bool) -> list[Result]:
         alias = identity(runs[0])[0]
         if not is_passing(error, alias):
-            return [self.call(run, durable=durable) for run in runs]
+            return self._one_by_one(runs, durable)
         if held.is_away(alias):
-            began = time.perf_counter()
-            return [judged(run, error, began, durable) for run in runs]
+            self._away[alias] = error
+            return []
         self._note(runs, error)
         self._resize(runs, quick=False)
         self._pause(1)
         return []
+
+    def _one_by_one(self, runs: Sequence[Run], durable: bool) -> list[Result]:
+        results: list[Result] = []
+        for run in runs:
+            result = self.call(run, durable=durable)
+            results.append(result)
+            if result.is_stranded:
+                self._away[identity(run)[0]] = result.error
+                break
+        return results
 
     def _note(self, runs: Sequence[Run], error: BaseException | None) -> None:
         """One line when it begins, and no other until all is as it was."""
@@ -107,11 +121,19 @@ class OnceRunner:
             logger.warning(text, one_line(name), one_line(error))
 
     def call(self, run: Run, *, durable: bool, and_then: Callable[[], None] | None = None) -> Result:
-        """One run in a transaction of its own, ``and_then`` with it. What passes by itself is tried again."""
+        """One run in a transaction of its own, ``and_then`` with it. What passes by itself is tried again.
+
+        Once more even when stopping: a connection that was lost is a new one then.
+        """
+        alias = identity(run)[0]
         for tries in range(1, MOST_CONFLICTS + 1):
             result = self._alone(run, durable, and_then)
-            alias = identity(run)[0]
-            if not is_passing(result.error, alias) or held.is_away(alias) or self._stopping.is_set():
+            is_its_own = not is_passing(result.error, alias)
+            if result.error is None or (is_its_own and not _is_lost(alias)):
+                break
+            if held.is_away(alias):
+                return stranded(run, result.error, durable)
+            if is_its_own or (tries > 1 and self._stopping.is_set()):
                 break
             self._pause(tries)
         return result
@@ -132,13 +154,11 @@ class OnceRunner:
         alias = identity(runs[0])[0]
         digests = [inbox.digest(*identity(run)[1:]) for run in runs]
         with event_restored(), _transaction(alias) as connection:
-            new = inbox.insert(digests, using=alias)
-            left = set(new)
+            left = inbox.insert(digests, using=alias)
             pairs = zip(runs, digests, strict=True)
             results = [_result(run, digest, left, connection, durable) for run, digest in pairs]
             if and_then:
                 and_then()
-        self.hits += len(runs) - len(new)
         return results
 
     def _resize(self, runs: Sequence[Run], *, quick: bool) -> None:
@@ -197,4 +217,9 @@ def is_passing(error: BaseException | None, alias: str) -> bool:
         return True
     if getattr(cause, "sqlite_errorcode", 0) & 0xFF in BUSY:
         return True
+    return _is_lost(alias)
+
+
+def _is_lost(alias: str) -> bool:
+    """Whether this thread's connection is no more: Django closes one on which ROLLBACK fails."""
     return connections[alias].connection is None

@@ -332,7 +332,7 @@ class Process:
         Nobody waits for a receiver that has outrun its timeout.
         """
         self._requests.take_up()
-        self.console.stopping(self._in_flight())
+        self.console.stopping(self._in_flight(), signals_left=self._requests.signals_left)
         for listener in self.listeners:
             listener.stop()
         if self._retrier:

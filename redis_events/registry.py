@@ -92,6 +92,15 @@ class Receiver:
         return hash(self.name)
 
     @property
+    def has_inbox(self) -> bool:
+        """Whether its effects are noted in the inbox, in their own transaction.
+
+        An async function cannot have that. SILENCED_SYSTEM_CHECKS lets E005 through all the same, and whoever wrote it
+        there wants the receiver run: it runs as if it had not said ``once``, not into a dead letter for each event.
+        """
+        return self.once and not self.is_async
+
+    @property
     def place(self) -> str:
         """Where the function stands, for people: ``file:line``."""
         code = getattr(inspect.unwrap(self.function), "__code__", None)

@@ -20,7 +20,7 @@ from .models import HeldDelivery
 from .once import OnceRunner
 from .registry import Receiver
 from .retry import DEAD, DONE, Outcome, default_retry
-from .runner import AsyncRunner, Result, Run, call_all, is_stranded, log_failure
+from .runner import AsyncRunner, Result, Run, call_all, log_failure, without_stranded
 from .signals import event_settled
 from .tally import Tally
 from .transports.base import Delivery
@@ -137,10 +137,12 @@ class Retrier:
         result = self._result(row, alias)
         with self._hand:  # a renewal that comes later would move the time of the next run
             self._running = None
-        if is_stranded(result):
+        _, stranded = without_stranded([result])
+        if stranded:
             self._stranded.append((row, alias))
+            self._release_stranded(alias)  # now, if it is there again: after a stop nobody would
             return False
-        if result.error or not _is_once(result.run.receiver):
+        if result.error or not result.run.receiver.has_inbox:
             held.finish(row, result.verdict, result.error, using=alias)
         self.counts[result.verdict.outcome] += 1
         if result.error:
@@ -185,7 +187,7 @@ class Retrier:
     def _call(self, run: Run, row: HeldDelivery, alias: str) -> Result:
         """A `once` receiver's row goes in the transaction of its effect; the others' is finished after the run."""
         durable = bool(row.entry_id)
-        if _is_once(run.receiver):
+        if run.receiver.has_inbox:
             done = partial(held.finish, row, DONE, None, using=alias)
             return self._once.call(run, durable=durable, and_then=done)
         run_all = self._async.call_all if run.receiver.is_async else call_all
@@ -208,7 +210,3 @@ class Retrier:
         if alias not in self._away:
             logger.error("held deliveries in %r cannot be read, retries wait: %s", alias, held.complaint(error))
         self._away.add(alias)
-
-
-def _is_once(receiver: Receiver) -> bool:
-    return receiver.once and not receiver.is_async

@@ -55,12 +55,16 @@ class Run(msgspec.Struct, frozen=True, gc=False):
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """What became of a run. ``seconds`` is how long the receiver took; ``error`` what it raised, None when done."""
+    """What became of a run. ``seconds`` is how long the receiver took; ``error`` what it raised, None when done.
+
+    ``is_stranded`` says that the database of a `once` receiver was away: it has not run, or nothing of it stands.
+    """
 
     run: Run
     verdict: Verdict
     error: BaseException | None
     seconds: float
+    is_stranded: bool = False
 
 
 def group_name(receiver: Receiver) -> str:
@@ -178,6 +182,12 @@ def judged(run: Run, error: BaseException | None, began: float, durable: bool) -
     return Result(run, verdict, error, time.perf_counter() - began)
 
 
+def stranded(run: Run, error: BaseException | None, durable: bool) -> Result:
+    """The result of a run that its database, which is away, keeps from being one. Pub/sub goes by its verdict."""
+    verdict = judge(error, attempt=run.attempt, retry=run.receiver.retry, durable=durable)
+    return Result(run, verdict, error, 0.0, is_stranded=True)
+
+
 class AsyncRunner:
     """Async receivers, on one event loop of their own: each in order, different ones side by side."""
 
@@ -272,21 +282,37 @@ def failure(result: Result) -> held.Failure:
         entry_id=run.delivery.id,
         attempt=run.attempt,
         raw=run.delivery.body,
-        using=run.receiver.using or held.default_alias(),
+        using=_alias(run),
     )
 
 
 def identity(run: Run) -> tuple[str, str, str, str, str]:
     """What makes a receiver's part of a delivery this one: database alias, source, event id, group, receiver."""
     envelope, receiver = run.document.envelope, run.receiver
-    return receiver.using or held.default_alias(), envelope.source, envelope.id, group_name(receiver), receiver.name
+    return _alias(run), envelope.source, envelope.id, group_name(receiver), receiver.name
 
 
-def is_stranded(result: Result) -> bool:
-    """Whether a run failed because its database went away, which says nothing about the receiver."""
-    if not isinstance(result.error, OperationalError | InterfaceError):
-        return False
-    return held.is_away(result.run.receiver.using or held.default_alias())
+def without_stranded(results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Results that count, and those of runs that their database cut short, which says nothing about the receiver.
+
+    Each database is asked once, and none that was away while a `once` receiver needed it: it may be back by now.
+    """
+    suspects = [result for result in results if result.is_stranded or _is_suspect(result)]
+    if not suspects:
+        return list(results), []
+    away = {_alias(result.run) for result in suspects if result.is_stranded}
+    away |= {alias for alias in {_alias(result.run) for result in suspects} - away if held.is_away(alias)}
+    stranded = {id(result): result for result in suspects if _alias(result.run) in away}
+    return [result for result in results if id(result) not in stranded], list(stranded.values())
+
+
+def _is_suspect(result: Result) -> bool:
+    """Whether nobody has asked yet if its database is there: whoever runs `once` receivers has."""
+    return isinstance(result.error, OperationalError | InterfaceError) and not result.run.receiver.has_inbox
+
+
+def _alias(run: Run) -> str:
+    return run.receiver.using or held.default_alias()
 
 
 def postponed(run: Run) -> held.Failure:

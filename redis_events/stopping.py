@@ -58,3 +58,8 @@ class StopRequests:
     @property
     def are_urgent(self) -> bool:
         return self._signals > self._patient
+
+    @property
+    def signals_left(self) -> int:
+        """How many more make it urgent: 2 where the stop did not begin with a signal."""
+        return max(0, self._patient + 1 - self._signals)

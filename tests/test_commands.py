@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import get_commands, load_command_class
+from django.core.management import call_command, get_commands, load_command_class
+from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 
+from redis_events.exceptions import ConfigurationError
 from redis_events.management.tables import document, duration, milliseconds, table
 from redis_events.models import OutboxEvent
 from tests import terminal
@@ -86,6 +88,18 @@ def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("redis_events.management.commands.check_events.checks", interrupted)
     terminal.run("check_events", code=130)
+
+
+@pytest.mark.parametrize("name", ["listen_events", "relay_events", "replay_events"])
+@pytest.mark.parametrize("error", [SystemCheckError("E001"), ConfigurationError("E001")])
+def test_what_the_checks_find_is_a_message_and_5(monkeypatch: pytest.MonkeyPatch, name: str, error: Exception) -> None:
+    def check(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(BaseCommand, "check", check)
+    with pytest.raises(CommandError, match="E001") as caught:
+        call_command(name)
+    assert caught.value.returncode == 5
 
 
 # ------------------------------------------------------------------ tables

@@ -205,10 +205,16 @@ def test_other_clients_channel_names_cannot_break_a_line(channel: str) -> None:
 # ------------------------------------------------------------------ the end
 
 
+def test_where_nobody_has_pressed_ctrl_c_yet_once_is_not_enough_to_abort() -> None:
+    screen = Screen()
+    screen.console.stopping(2, signals_left=2)
+    assert screen.text == "stopping: 2 in flight, up to 30 s (Ctrl+C twice to abort) …\n"
+
+
 def test_the_end_counts_what_was_done() -> None:
     screen = Screen()
-    screen.console.stopping(2)
-    screen.console.stopping(0)
+    screen.console.stopping(2, signals_left=1)
+    screen.console.stopping(0, signals_left=1)
     screen.console.stopped({DONE.outcome: 1204, DEAD.outcome: 1}, 2)
     first, last = screen.text.splitlines()
     assert first == "stopping: 2 in flight, up to 30 s (again to abort) …"
@@ -260,7 +266,7 @@ def test_json_lines_are_objects_whatever_happens() -> None:
         1 / 0  # noqa: B018
     except ZeroDivisionError:
         logging.getLogger("redis_events.listen").exception("oh")
-    screen.console.stopping(1)
+    screen.console.stopping(1, signals_left=1)
     screen.console.stopped({}, 1)
     objects = screen.objects
     assert {each["event"] for each in objects if "event" in each} == {

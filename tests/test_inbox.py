@@ -129,7 +129,7 @@ def test_an_effect_is_had_once_however_often_it_is_delivered(alias: str) -> None
     own.process(deliveries(2, 3, is_repeated=True))
     listening(writer.receiver).process(deliveries(1, 2, 3))
     assert writer.rows == writer.runs == ["1", "2", "3"]
-    assert (own.counts[Outcome.DONE], own._once.hits) == (5, 2)
+    assert (own.counts, own.settled) == ({Outcome.DONE: 5}, 5)
 
 
 def test_a_batch_is_one_transaction_whose_first_statement_is_one_sorted_insert(alias: str) -> None:
@@ -427,6 +427,107 @@ def test_a_database_that_goes_away_settles_nothing_and_is_no_attempt(
             assert (writer.rows, writer.held) == (["1", "2", "3"], [])
 
 
+class Outage:
+    """Loses the connection of the first run that comes, and has an answer to so many questions: the database is away.
+
+    ``asked`` counts the questions. To the next one it is there again.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, alias: str = "default", *, answers: int = 1) -> None:
+        self.alias, self.answers = alias, answers
+        self.is_there = False
+        self.asked = 0
+        monkeypatch.setattr(held, "is_away", self.is_away)
+
+    def __call__(self) -> None:
+        if not self.is_there:
+            self.is_there = True
+            connections[self.alias].close()
+            raise OperationalError("server closed the connection unexpectedly")
+
+    def is_away(self, alias: str) -> bool:
+        self.asked += 1
+        return self.asked <= self.answers
+
+
+NEVER_AGAIN = Retry(attempts=1)
+
+
+@pytest.mark.parametrize("ids", [(1,), (1, 2, 3)], ids=["alone", "in a batch"])
+def test_a_database_that_is_back_by_the_next_question_makes_no_dead_letters(
+    alias: str, monkeypatch: pytest.MonkeyPatch, ids: tuple[int, ...]
+) -> None:
+    outage = Outage(monkeypatch, alias)
+    writer = Writer(alias, {"1": outage}, retry=NEVER_AGAIN)
+    own = listening(writer.receiver)
+    in_a_thread(lambda: own.process(deliveries(*ids)), alias)
+    assert (writer.rows, writer.held) == ([*map(str, ids)], [])
+    assert writer.runs == ["1", *map(str, ids)]
+    assert (own.counts, own.settled, outage.asked) == ({Outcome.DONE: len(ids)}, len(ids), 1)
+
+
+def test_whatever_a_receiver_makes_of_it_a_run_that_its_database_cut_short_is_none(
+    alias: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outage = Outage(monkeypatch, alias)
+
+    def translate() -> None:
+        try:
+            outage()
+        except OperationalError as error:
+            raise ValueError("the shop is closed") from error
+
+    writer = Writer(alias, {"1": translate}, retry=NEVER_AGAIN)
+    in_a_thread(lambda: listening(writer.receiver).process(deliveries(1)), alias)
+    assert (writer.rows, writer.held, outage.asked) == (["1"], [], 1)
+
+
+@pytest.mark.parametrize("mixed", [True, False], ids=["with once", "plain"])
+def test_whether_a_database_is_away_is_asked_once_for_a_batch(monkeypatch: pytest.MonkeyPatch, mixed: bool) -> None:
+    """Each question may take as long as a connection that nobody accepts."""
+    outage = Outage(monkeypatch, answers=99)
+
+    def lose() -> None:
+        outage.is_there = False
+        outage()
+
+    writers = [Writer("default", dict.fromkeys("123", lose), name="app.plain", once=False, retry=NEVER_AGAIN)]
+    writers += [Writer("default", {"1": lose}, name=f"app.{name}", retry=NEVER_AGAIN) for name in "ab" if mixed]
+    monkeypatch.setattr(held, "check", lambda aliases: [each.mischief.clear() for each in writers])
+    own = listening(*(writer.receiver for writer in writers))
+    in_a_thread(lambda: own.process(deliveries(1, 2, 3)), "default")
+    assert (outage.asked, writers[0].held) == (1, [])
+    assert own.counts == {Outcome.DONE: 3 * len(writers)}
+
+
+def test_what_is_left_of_a_batch_is_not_begun_where_its_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batch fails for its receiver; then, one by one, the first finds the database away."""
+    outage = Outage(monkeypatch)
+    outage.is_there = True
+    first, second = Writer("default", {"1": outage}, name="app.first"), Writer("default", name="app.second")
+
+    def fail_before_it() -> None:
+        outage.is_there = False
+        first.mischief.pop("3")
+        fail()
+
+    first.mischief["3"] = fail_before_it
+    in_a_thread(lambda: listening(first.receiver, second.receiver).process(deliveries(1, 2, 3)), "default")
+    assert first.runs == ["1", "2", "3", "1", "1", "2", "3"]  # together, the first alone, and when it is back
+    assert (second.runs, first.held, outage.asked) == (["1", "2", "3"], [], 1)
+
+
+@pytest.mark.parametrize("ids", [(1,), (1, 2, 3)], ids=["alone", "in a batch"])
+def test_a_connection_that_is_lost_while_stopping_is_no_attempt(
+    monkeypatch: pytest.MonkeyPatch, ids: tuple[int, ...]
+) -> None:
+    writer = Writer("default", {"1": Outage(monkeypatch, answers=0)}, retry=NEVER_AGAIN)
+    own = listening(writer.receiver)
+    own.stop()
+    in_a_thread(lambda: own.process(deliveries(*ids)), "default")
+    assert (writer.rows, writer.held) == ([*map(str, ids)], [])
+
+
 @pytest.mark.slow
 def test_four_listeners_with_the_same_events_lose_and_repeat_nothing_on_postgresql(postgres_alias: str) -> None:
     """Overlapping batches in random order, and business rows in each other's way."""
@@ -524,6 +625,15 @@ def test_a_conflict_in_a_retry_is_no_attempt(alias: str) -> None:
     writer.mischief = {"1": Conflicts(3)}
     Retrier([writer.receiver]).run_due()
     assert (writer.rows, writer.held) == (["1"], [])
+
+
+def test_a_retry_whose_database_is_away_for_a_moment_is_no_attempt(alias: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = Writer(alias, {"1": fail}, retry=Retry(attempts=2, delay=1e-6, max_delay=1e-6))
+    listening(writer.receiver).process(deliveries(1))
+    writer.mischief = {"1": Outage(monkeypatch, alias)}
+    retrier = Retrier([writer.receiver])
+    assert (retrier.run_due(), writer.held) == (0, [("event-1", State.WAITING, 1)])
+    assert (retrier.run_due(), writer.held, writer.rows) == (1, [], ["1"])
 
 
 def test_a_held_row_is_seen_when_its_event_comes_again(alias: str) -> None:

@@ -267,7 +267,7 @@ def test_busy_it_finishes_the_receiver_first(listen: Start, say: Callable[..., i
     process.terminate()
     assert process.wait(10) == 0
     assert heard(service) == ["began", "finished"]
-    assert process.find(r"stopping: 1 in flight")
+    assert process.find(r"stopping: 1 in flight, up to \S+ s \(again to abort\)")
     assert process.find(r"stopped\. 1 done · 0 retry · 0 dead · 0 abandoned")
 
 
@@ -452,7 +452,7 @@ def test_a_listener_asked_to_stop_through_redis_says_by_whom_finishes_and_exits_
     ask_to_stop(process, server, prefix)
     assert process.wait(15) == 0
     assert process.find("asked to stop by ann")
-    assert process.find("stopping: 1 in flight")
+    assert process.find(r"stopping: 1 in flight, up to \S+ s \(Ctrl\+C twice to abort\)")
     assert process.find("0 abandoned"), "it is asked at each beat and heard once: a second signal would abandon"
     assert other.returncode is None
 

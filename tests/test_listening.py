@@ -17,9 +17,10 @@ from django.db.backends.signals import connection_created
 from redis_events import Event, Reject, Retry, RetryLater, event_settled, gap_detected, held, listening, publish
 from redis_events.conf import conf
 from redis_events.listening import Listener
-from redis_events.models import DeadLetter, HeldDelivery
+from redis_events.models import DeadLetter, HeldDelivery, InboxEntry
 from redis_events.registry import Receiver
 from redis_events.retry import Outcome
+from redis_events.retrying import Retrier
 from redis_events.runner import Result
 from redis_events.tally import Tally
 from redis_events.transports import stream
@@ -123,6 +124,21 @@ def test_events_nobody_receives_are_settled_and_nothing_else() -> None:
     own = listener(receiver(fail, types=("shop.order.refunded",)))
     own.process([delivery(document())])
     assert (own.settled, own.counts.total(), held_rows()) == (1, 0, [])
+
+
+def test_an_async_receiver_whose_e005_is_silenced_runs_as_if_it_had_not_said_once() -> None:
+    heard: list[int] = []
+
+    async def push(event: Event[Any]) -> None:
+        heard.append(event.attempt)
+        if event.attempt == 1:
+            raise ValueError("no")
+
+    pushing = receiver(push, once=True, retry=Retry(attempts=2, delay=1e-6, max_delay=1e-6))
+    listener(pushing).process([delivery(document(1))])
+    assert (heard, held_rows()) == ([1], [("app.push", State.WAITING)])
+    assert Retrier([pushing]).run_due() == 1
+    assert (heard, held_rows(), InboxEntry.objects.count()) == ([1, 2], [], 0)
 
 
 def test_async_and_sync_receivers_of_one_event_all_run() -> None:

@@ -66,6 +66,23 @@ def test_somebody_who_asks_hurries_nobody_before_or_after_a_signal(
     assert requests.are_urgent
 
 
+def test_whoever_has_sent_no_signal_yet_needs_two(requests: StopRequests) -> None:
+    requests.ask()
+    with requests.signals_caught():
+        requests.take_up()
+        for left in (2, 1, 0):
+            assert (requests.signals_left, requests.are_urgent) == (left, left == 0)
+            send(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGHUP)], ids=["one", "together"])
+def test_after_signals_one_more_is_enough(requests: StopRequests, signals: tuple[signal.Signals, ...]) -> None:
+    with requests.signals_caught():
+        send(*signals)
+        requests.take_up()
+    assert requests.signals_left == 1
+
+
 def test_handlers_are_put_back(requests: StopRequests) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with requests.signals_caught():

@@ -22,7 +22,7 @@ from ..registry import Receiver, Table, all_receivers
 from ..replaying import Replay, numbers
 from ..retry import DEAD
 from ..routing import is_memory
-from ..runner import Result, Run, failure, group_name, identity, quarantine
+from ..runner import Result, Run, failure, group_name, quarantine
 from ..transports.base import Delivery
 from ..transports.client import Command, ErrorReply, Wire, refused
 from ..transports.roads import delivery
@@ -148,12 +148,8 @@ def _skipped(skipped: Delivery, *, table: Table, who: str) -> list[held.Failure]
     ]
     if not runs:
         return [quarantine(skipped, error)]
-    return [failure(Result(run, DEAD, error, 0.0)) for run in runs if not _is_done(run)]
-
-
-def _is_done(run: Run) -> bool:
-    """Whether it had its effect already, and only its settling was lost: replayed after the inbox it would again."""
-    return run.receiver.once and inbox.has(*identity(run))
+    # Without an effect only: replayed once the inbox has forgotten it, a receiver would have it again.
+    return [failure(Result(run, DEAD, error, 0.0)) for run in runs if not inbox.is_done(run)]
 
 
 def remove_consumer(channel: str, group: str, consumer: str) -> None:

@@ -14,6 +14,7 @@ from ..events import now
 from ..heartbeat import Card
 from ..pauses import Pause
 from ..registry import all_receivers, publishers
+from ..transports.client import seconds_of
 from .server import Server
 
 LAST = float(1 << 37)
@@ -72,7 +73,8 @@ def _ask(server: Server) -> Scene:
     asked_of = [("GET", heartbeat.key(id)) for id in known] + [heartbeat.asked_to_stop(id) for id in known]
     answers = server.ask(*asked_of)
     cards, stops = answers[: len(known)], answers[len(known) :]
-    moment = _clock(clock)
+    seconds = seconds_of(clock)
+    moment = datetime.fromtimestamp(seconds, tz=UTC) if seconds is not None else None
     return Scene(
         is_known=server.trouble is None,
         moment=moment or now(),
@@ -92,10 +94,6 @@ def _pairs(flat: Sequence[Any] | None) -> list[tuple[Any, Any]]:
 def noted(seconds: float) -> datetime:
     """A moment that stands in Redis, in seconds since 1970; the nearest one there is: anybody may write there."""
     return datetime.fromtimestamp(min(max(seconds, 0.0), LAST), tz=UTC)
-
-
-def _clock(answer: Sequence[bytes] | None) -> datetime | None:
-    return datetime.fromtimestamp(int(answer[0]) + int(answer[1]) / 1e6, tz=UTC) if answer else None
 
 
 def covers(pattern: str, name: str) -> bool:

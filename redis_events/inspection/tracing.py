@@ -100,4 +100,4 @@ def _in_inbox(event: EventFacts) -> Iterator[Step]:
 
 def _once_receivers(event: EventFacts) -> list[Receiver]:
     matching = Table(all_receivers()).match(event.channel, event.type)
-    return [receiver for receiver in matching if receiver.once and not receiver.is_async]
+    return [receiver for receiver in matching if receiver.has_inbox]

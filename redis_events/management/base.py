@@ -13,19 +13,51 @@ from django.core.management.base import BaseCommand, CommandError, SystemCheckEr
 from django.db import Error
 from django.utils.translation import gettext as _
 
+from ..console import Console
+from ..deadlines import overdue
 from ..exceptions import ConfigurationError, RedisEventsError, TransportError
-from ..process import Exit
+from ..process import Exit, leave
 from ..wording import one_line
 
 INTERRUPTED = 130
 """What shells say of a program that Ctrl+C has ended."""
 
 
-class EventsCommand(BaseCommand):
-    """A command whose ``run`` returns its exit code, and may raise what redis_events and the database raise."""
+class CheckedCommand(BaseCommand):
+    """A command that runs the system checks itself, if at all: Django would show what they find as a traceback."""
 
     requires_system_checks: list[str] = []
     suppressed_base_arguments = {"--traceback"}
+
+    def check_first(self) -> None:
+        """Run the system checks. Raises CommandError for what they find."""
+        try:
+            self.check()
+        except (SystemCheckError, ConfigurationError) as error:
+            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
+
+
+class ServingCommand(CheckedCommand):
+    """A command whose ``serve`` works until it is stopped, and returns its exit code."""
+
+    def serve(self, options: dict[str, Any], console: Console) -> Exit:
+        raise NotImplementedError
+
+    def handle(self, **options: Any) -> None:
+        self.check_first()
+        console = Console(self.stdout, self.style, verbosity=options["verbosity"], log_format=options["log_format"])
+        try:
+            code = self.serve(options, console)
+        except ConfigurationError as error:
+            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
+        if code is Exit.ABANDONED or overdue():
+            leave(code)
+        if code:
+            raise SystemExit(int(code))
+
+
+class EventsCommand(CheckedCommand):
+    """A command whose ``run`` returns its exit code, and may raise what redis_events and the database raise."""
 
     def run(self, options: dict[str, Any]) -> Exit:
         raise NotImplementedError
@@ -43,13 +75,6 @@ class EventsCommand(BaseCommand):
         if code:
             raise SystemExit(int(code))
 
-    def check_first(self) -> None:
-        """Run the system checks, which are no traceback either."""
-        try:
-            self.check()
-        except (SystemCheckError, ConfigurationError) as error:
-            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
-
     def agrees(self, question: str) -> bool:
         """Whether somebody at the terminal says yes."""
         self.stdout.write(f"{question} [y/N] ", ending="")
@@ -58,6 +83,11 @@ class EventsCommand(BaseCommand):
             return input().strip().lower() in ("y", "yes")
         except (EOFError, KeyboardInterrupt):
             return False
+
+
+def add_log_format(parser: ArgumentParser) -> None:
+    """``--log-format``, for commands that write lines as they work."""
+    parser.add_argument("--log-format", choices=("text", "json"), help=_("How lines are written."))
 
 
 def add_format(parser: ArgumentParser, *choices: str) -> None:

@@ -49,6 +49,13 @@ def by_name(answer: Sequence[Any]) -> dict[bytes, Any]:
     return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
+def seconds_of(answer: Any) -> float | None:
+    """The server's clock, in seconds since 1970, by its reply to TIME; None where that may not be asked."""
+    if answer is None or isinstance(answer, ErrorReply):
+        return None
+    return int(answer[0]) + int(answer[1]) / 1e6
+
+
 class Wire:
     """One connection that is logged in. For one thread at a time.
 

@@ -10,7 +10,7 @@ from .. import announcements
 from ..conf import conf
 from ..exceptions import Unreachable
 from .base import Delivery, Subscription
-from .client import Command, Waiter, Wire, by_name, refused
+from .client import Command, Waiter, Wire, by_name, refused, seconds_of
 from .roads import BLOCK, MARGIN, delivery, is_error
 
 TIMEOUT = 1.0
@@ -137,5 +137,4 @@ class StreamWatch:
 
 def _now(answer: Any) -> str:
     """The server's time as an entry id; ours where it may not be asked."""
-    seconds = time.time() if is_error(answer) else int(answer[0]) + int(answer[1]) / 1e6
-    return f"{int(seconds * 1000)}-0"
+    return f"{int((seconds_of(answer) or time.time()) * 1000)}-0"

@@ -6,13 +6,11 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 from django.utils.translation import gettext as _
 
 from ...console import Console
-from ...deadlines import overdue
-from ...exceptions import ConfigurationError
-from ...process import Exit, Options, leave, run
+from ...process import Exit, Options, run
+from ..base import ServingCommand, add_log_format
 
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
@@ -26,36 +24,18 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     return read
 
 
-class Command(BaseCommand):
-    requires_system_checks: list[str] = []
-    suppressed_base_arguments = {"--traceback"}
-
+class Command(ServingCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.description = _("Run this project's receivers for the events that arrive, until stopped.")
         parser.add_argument("--channels", nargs="+", default=(), metavar="GLOB", help=_("Only these channels."))
         parser.add_argument("--drain", action="store_true", help=_("Work off what is there, then exit 0."))
         parser.add_argument("--max-events", type=_positive(int), metavar="N", help=_("Exit 75 after N events."))
         parser.add_argument("--max-time", type=_positive(float), metavar="S", help=_("Exit 75 after S seconds."))
-        parser.add_argument("--log-format", choices=("text", "json"), help=_("How lines are written."))
+        add_log_format(parser)
         parser.add_argument("--dry-run", action="store_true", help=_("Show what would be listened to, and exit."))
         parser.add_argument("--no-relay", action="store_true", help=_("Leave the outbox to other processes."))
 
-    def handle(self, **options: Any) -> None:
-        self._check()
-        console = Console(self.stdout, self.style, verbosity=options["verbosity"], log_format=options["log_format"])
+    def serve(self, options: dict[str, Any], console: Console) -> Exit:
         asked = ("channels", "drain", "max_events", "max_time", "dry_run")
-        try:
-            chosen = {name: options[name] for name in asked}
-            code = run(Options(**chosen, relay=not options["no_relay"]), console)
-        except ConfigurationError as error:
-            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
-        if code is Exit.ABANDONED or overdue():
-            leave(code)
-        if code:
-            raise SystemExit(int(code))
-
-    def _check(self) -> None:
-        try:
-            self.check()
-        except SystemCheckError as error:
-            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
+        chosen = {name: options[name] for name in asked}
+        return run(Options(**chosen, relay=not options["no_relay"]), console)

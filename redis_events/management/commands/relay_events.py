@@ -5,36 +5,17 @@ from __future__ import annotations
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, SystemCheckError
 from django.utils.translation import gettext as _
 
 from ...console import Console
-from ...exceptions import ConfigurationError
-from ...process import Exit, leave, run_relay
+from ...process import Exit, run_relay
+from ..base import ServingCommand, add_log_format
 
 
-class Command(BaseCommand):
-    requires_system_checks: list[str] = []
-    suppressed_base_arguments = {"--traceback"}
-
+class Command(ServingCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.description = _("Send what waits in the outbox, until stopped; listen_events does it too.")
-        parser.add_argument("--log-format", choices=("text", "json"), help=_("How lines are written."))
+        add_log_format(parser)
 
-    def handle(self, **options: Any) -> None:
-        self._check()
-        console = Console(self.stdout, self.style, verbosity=options["verbosity"], log_format=options["log_format"])
-        try:
-            code = run_relay(console)
-        except ConfigurationError as error:
-            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
-        if code is Exit.ABANDONED:
-            leave(code)
-        if code:
-            raise SystemExit(int(code))
-
-    def _check(self) -> None:
-        try:
-            self.check()
-        except SystemCheckError as error:
-            raise CommandError(str(error), returncode=Exit.NOT_READY) from error
+    def serve(self, options: dict[str, Any], console: Console) -> Exit:
+        return run_relay(console)

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +20,6 @@ from . import __version__
 from .announcements import Announcement
 from .conf import conf, mask
 from .exceptions import TransportError
-from .listening import Listener
 from .registry import Receiver
 from .retry import Outcome, default_retry
 from .routing import is_memory, transport_name
@@ -154,12 +153,12 @@ class Console:
             text = f"stopping: {in_flight} in flight, up to {conf.GRACE:g} s ({how} to abort) …"
             self._say(text, event="stopping", in_flight=in_flight)
 
-    def stopped(self, listeners: Sequence[Listener], abandoned: int, *, relayed: int = 0) -> None:
-        """The last line: what was done, and what was left."""
+    def stopped(self, counts: Mapping[Outcome, int], abandoned: int, *, relayed: int = 0) -> None:
+        """The last line: what was done, and what was left. ``counts`` are runs by outcome."""
         self._shown.clear()
         self._flush_unshown()
-        counts: Counter[Outcome] = sum((listener.counts for listener in listeners), Counter())
-        outcomes: dict[str, Any] = {str(outcome): counts[outcome] for outcome in Outcome} | {"abandoned": abandoned}
+        outcomes: dict[str, Any] = {str(outcome): counts.get(outcome, 0) for outcome in Outcome}
+        outcomes["abandoned"] = abandoned
         outcomes |= {"relayed": relayed} if relayed else {}
         parts = " · ".join(f"{count:,} {name}" for name, count in outcomes.items())
         self._say(f"stopped. {parts} · {_clock(time.monotonic() - self._began)}", event="stopped", **outcomes)

@@ -7,10 +7,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
 from types import CoroutineType, FrameType
 
 import msgspec
+
+_CALLER = str(Path(__file__).with_name("runner.py"))
 
 
 class Timed(msgspec.Struct, frozen=True, eq=False):
@@ -27,12 +31,12 @@ class Timed(msgspec.Struct, frozen=True, eq=False):
         _running.pop(id(self), None)
 
     def stack(self) -> str:
-        """Where it is now, as a traceback shows it: lines of code, no values."""
-        frames = _awaited(self.task) if self.task else []
+        """Where it is now, from the receiver on, as a traceback shows it: lines of code, no values."""
+        frames = [_summary(frame) for frame in awaited(self.task)] if self.task else []
         blocked = sys._current_frames().get(self.thread)
         if blocked and (not self.task or asyncio.current_task(self.task.get_loop()) is self.task):
-            return "".join(traceback.format_stack(blocked))
-        return "".join(traceback.format_list([_summary(frame) for frame in frames]))
+            frames = list(traceback.extract_stack(blocked))
+        return "".join(traceback.format_list(_from_receiver(frames)))
 
 
 _running: dict[int, Timed] = {}
@@ -60,12 +64,18 @@ def stuck_threads() -> int:
     return len({timed.thread for timed in overdue()})
 
 
-def _awaited(task: asyncio.Task[object]) -> Iterator[FrameType]:
+def awaited(task: asyncio.Task[object]) -> Iterator[FrameType]:
     """The frames a suspended task is in, from the outermost on."""
     waiting: object = task.get_coro()
     while isinstance(waiting, CoroutineType) and waiting.cr_frame:
         yield waiting.cr_frame
         waiting = waiting.cr_await
+
+
+def _from_receiver(frames: Sequence[traceback.FrameSummary]) -> list[traceback.FrameSummary]:
+    """Those below the one that calls receivers."""
+    below = takewhile(lambda frame: frame.filename != _CALLER, reversed(frames))
+    return list(below)[::-1]
 
 
 def _summary(frame: FrameType) -> traceback.FrameSummary:

@@ -81,6 +81,8 @@ class Healing:
     """The greatest id that may have been lost: what is sent again gets a greater one, and is not scanned again."""
     is_scanned: bool = False
     at: sent.Place = (0, 0, -1)
+    was_settled: bool = False
+    """Whether every group was known to have settled all there was."""
     sent_again: int = 0
     again: Counter[str] = field(default_factory=Counter)
     """Events sent again that a group is not known to have settled."""
@@ -240,7 +242,9 @@ class Healer:
         """
         self._prepare(wire, channel, healing)
         if healing.in_flight is None:
-            healing.until = max(_now(wire), sent.greatest(channel, using=self.using))
+            greatest = sent.greatest(channel, using=self.using)
+            healing.until = max(_now(wire), greatest)
+            healing.was_settled = NOTHING < greatest <= min(healing.floors.values(), default=NOTHING)
             healing.in_flight = sent.last_unsent(channel, using=self.using)
         if not healing.is_scanned:
             healing.is_scanned = self._scan(wire, channel, healing)
@@ -381,8 +385,12 @@ def _tell(channel: str, healing: Healing) -> None:
     """One line for each healing; none where a new connection turned out to have lost nothing."""
     if not healing.sent_again and (healing.is_new or healing.loss is Loss.MAYBE):
         return
+    logger.warning("healed %s: %s; %s", channel, healing.loss.value, _remedy(healing))
+
+
+def _remedy(healing: Healing) -> str:
+    if healing.was_settled and not healing.sent_again:
+        return "every group had settled all of it, nothing to send again"
     again = ", ".join(f"{group} {count:,}" for group, count in sorted(healing.again.items())) or "none"
-    what = (
-        f"{counted(healing.sent_again, 'event')} sent again; plain receivers may run again, at most by group: {again}"
-    )
-    logger.warning("healed %s: %s; %s", channel, healing.loss.value, what)
+    sent_again = counted(healing.sent_again, "event")
+    return f"{sent_again} sent again; plain receivers may run again, at most by group: {again}"

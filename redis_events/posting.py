@@ -59,7 +59,7 @@ class Breaker:
 
     def note_trouble(self, error: Exception) -> None:
         if not self._is_open:
-            logger.error("events wait in the outbox, trying again every second: %s", one_line(error))
+            logger.error("events wait in the outbox, a relay sends them: %s", one_line(error))
         self._is_open, self._next_probe = True, time.monotonic() + PROBE_EVERY
 
     def note_success(self) -> bool:

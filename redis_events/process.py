@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,9 +25,10 @@ from .keeping import BEAT, Keeper, Recorder
 from .listening import Listener
 from .registry import Receiver, all_receivers
 from .relaying import Relay
-from .retry import backoff
+from .retry import Outcome, backoff
 from .retrying import Retrier
 from .routing import create, is_memory, listening_plan
+from .runner import log_abandoned, unfinished
 from .stopping import StopRequests
 from .tally import Tally
 from .threads import Threads
@@ -267,7 +269,12 @@ class Process:
             self._retrier.note_paused(names)
 
     def _in_flight(self) -> int:
-        return sum(listener.in_flight for listener in self.listeners)
+        retried = self._retrier.in_flight if self._retrier else 0
+        return retried + sum(listener.in_flight for listener in self.listeners)
+
+    def _counts(self) -> Counter[Outcome]:
+        counted = [listener.counts for listener in self.listeners]
+        return sum([*counted, self._retrier.counts] if self._retrier else counted, Counter())
 
     def _make_retrier(self) -> Retrier | None:
         receivers = [receiver for listener in self.listeners for receiver in listener.receivers]
@@ -310,7 +317,8 @@ class Process:
         """Whether a receiver outran its ``timeout``; says where each of them is."""
         late = deadlines.overdue()
         for timed in late:
-            logger.error("%s has outrun its timeout of %g s; it is here:\n%s", timed.what, timed.timeout, timed.stack())
+            text = "%s has outrun its timeout of %g s; this process ends with 75, to be started anew. It is here:\n%s"
+            logger.error(text, timed.what, timed.timeout, timed.stack())
         return bool(late)
 
     def _until_next_look(self) -> float:
@@ -335,8 +343,10 @@ class Process:
         while self._are_working() and not self._requests.are_urgent and time.monotonic() < deadline:
             self._bell.wait(min(0.05, deadline - time.monotonic()))
         abandoned = self._in_flight() if self._threads.are_alive else 0
+        if abandoned:
+            log_abandoned(unfinished())
         self._say_goodbye()
-        self.console.stopped(self.listeners, abandoned, relayed=self._relay.relayed if self._relay else 0)
+        self.console.stopped(self._counts(), abandoned, relayed=self._relay.relayed if self._relay else 0)
         if code is Exit.RECYCLE and deadlines.overdue():
             return code
         return Exit.ABANDONED if self._threads.are_alive else code

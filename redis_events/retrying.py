@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -18,7 +19,7 @@ from .exceptions import DecodeError, Unfinished
 from .models import HeldDelivery
 from .once import OnceRunner
 from .registry import Receiver
-from .retry import DEAD, DONE, default_retry
+from .retry import DEAD, DONE, Outcome, default_retry
 from .runner import AsyncRunner, Result, Run, call_all, log_failure, without_stranded
 from .signals import event_settled
 from .tally import Tally
@@ -38,6 +39,8 @@ class Retrier:
     """Polls the held deliveries of this process's receivers and runs those that are due."""
 
     def __init__(self, receivers: Sequence[Receiver], *, tally: Tally | None = None) -> None:
+        self.counts: Counter[Outcome] = Counter()
+        """Runs by outcome since the start, replays among them."""
         self._receivers = {receiver.name: receiver for receiver in receivers}
         self._aliases = held.aliases(receivers)
         self._async = AsyncRunner()
@@ -60,6 +63,11 @@ class Retrier:
         self._paused = frozenset(names)
         if resumed:
             self._next_unpark.clear()
+
+    @property
+    def in_flight(self) -> int:
+        """Deliveries being run: one at a time."""
+        return int(self._running is not None)
 
     def keep(self) -> None:
         """Keep the delivery that is being run; called by another thread. Raises django.db.Error."""
@@ -136,6 +144,7 @@ class Retrier:
             return False
         if result.error or not result.run.receiver.has_inbox:
             held.finish(row, result.verdict, result.error, using=alias)
+        self.counts[result.verdict.outcome] += 1
         if result.error:
             log_failure(result)
         if self._tally:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -226,6 +228,40 @@ async def _in_order(runs: Sequence[Run], durable: bool) -> list[Result]:
     return [await acall(run, durable=durable) for run in runs]
 
 
+# ------------------------------------------------------------------ what is under way
+
+
+def unfinished() -> list[Run]:
+    """The runs that have begun and not ended, in any thread, read from the stacks.
+
+    To note each where it begins would cost every run 0.1 µs, for what is asked once, by a process that ends.
+    """
+    frames = [frame for innermost in sys._current_frames().values() for frame in _outwards(innermost)]
+    loops = [frame.f_locals["loop"] for frame in frames if frame.f_code is _serve.__code__]
+    tasks = [task for loop in loops for task in asyncio.all_tasks(loop)]
+    frames += [frame for task in tasks for frame in deadlines.awaited(task)]
+    codes = (call.__code__, acall.__code__)
+    runs = [frame.f_locals["run"] for frame in frames if frame.f_code in codes]
+    return list({id(run): run for run in runs}.values())  # one that blocks its loop is seen from both sides
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame:
+        yield frame
+        frame = frame.f_back
+
+
+def log_abandoned(runs: Iterable[Run]) -> None:
+    """One line for each run that its process does not wait for."""
+    for run in runs:
+        envelope, channel = run.document.envelope, run.delivery.channel
+        about = one_line(f"{envelope.type or channel} {envelope.id} → {run.receiver.name}", limit=600)
+        facts: dict[str, Any] = {"outcome": "abandoned", "type": envelope.type, "id": envelope.id, "channel": channel}
+        facts |= {"receiver": run.receiver.name, "attempt": run.attempt}
+        text = "abandoned  %s  on %s, in run %s"
+        logger.error(text, about, one_line(channel, limit=64), run.attempt, extra={"facts": facts})
+
+
 # ------------------------------------------------------------------ what is kept and said of it
 
 
@@ -291,8 +327,16 @@ def parked(run: Run) -> held.Failure:
 
 
 def poisonous(run: Run) -> held.Failure:
-    """A dead row for a receiver whose process died each time it was alone with this event."""
-    return failure(Result(run, DEAD, ProcessDied(f"its process died {run.delivery.starts} times over it"), 0.0))
+    """A dead row, and its line, for a receiver whose process ended each time it was alone with this event.
+
+    That may have been another receiver's timeout: all that match are run, and nobody knows which it was.
+    """
+    timeout, starts = run.receiver.timeout, run.delivery.starts
+    own = f" (timeout={timeout:g} s)" if timeout else ""
+    what = f"its process died or was recycled{own} {counted(starts, 'time')} over it"
+    result = Result(run, DEAD, ProcessDied(what), 0.0)
+    log_failure(msgspec.structs.replace(result, run=msgspec.structs.replace(run, attempt=starts)))
+    return failure(result)
 
 
 def quarantine(delivery: Delivery, error: RedisEventsError) -> held.Failure:

@@ -38,6 +38,9 @@ class Sender:
         self._turn_began = 0.0
         self._left_behind = False
         self._error: TransportError | None = None
+        self._telling = threading.Lock()
+        self._is_told = False
+        """Whether the log has a line for that: who publishes with ``strict`` is told by the exception."""
         self._refused: set[str] = set()
         self._next_probe = 0.0
 
@@ -109,19 +112,21 @@ class Sender:
         try:
             self.transport.send(batch)
         except TransportError as error:
-            self._note_trouble(error)
+            if error.lost is None:
+                self._error, self._next_probe = error, time.monotonic() + PROBE_EVERY
             raise
         if self._error or self._refused:
             self._note_return(batch)
         if event_published.receivers:
             event_published.send_robust(type(self.transport), batch=batch)
 
-    def _note_trouble(self, error: TransportError) -> None:
+    def _tell(self, error: TransportError | None) -> None:
         """One line per change of state. What the server refuses for one channel does not concern the others."""
-        if error.lost is None:
-            if self._error is None:
+        if error is None or error.lost is None:
+            with self._telling:  # all who come while the server is away lose something, many at once
+                is_told, self._is_told = self._is_told, True
+            if not is_told:
                 logger.error("cannot publish: events are lost until it works again, tried every second: %s", error)
-            self._error, self._next_probe = error, time.monotonic() + PROBE_EVERY
             return
         channels = {outgoing.channel for outgoing in error.lost} - self._refused
         if channels:
@@ -130,8 +135,9 @@ class Sender:
 
     def _note_return(self, batch: Sequence[Outgoing]) -> None:
         if self._error:
-            logger.warning("publishing again; %s lost", counted(self.failed, "event"))
-            self._error, self.failed = None, 0
+            if self._is_told:
+                logger.warning("publishing again; %s lost", counted(self.failed, "event"))
+            self._error, self._is_told, self.failed = None, False, 0
         accepted = self._refused & {outgoing.channel for outgoing in batch}
         if accepted:
             logger.warning("publishing to %s again", ", ".join(sorted(accepted)))
@@ -139,4 +145,5 @@ class Sender:
 
     def _lose(self, batch: Sequence[Outgoing], error: TransportError | None) -> None:
         self.failed += len(batch)
+        self._tell(error)
         publish_failed.send_robust(type(self.transport), batch=batch, error=error)

@@ -179,7 +179,7 @@ def test_the_data_may_come_from_standard_input(server: Server, prefix: str, monk
 def test_with_an_outbox_it_goes_into_the_table_and_says_so(server: Server, prefix: str) -> None:
     said = publish("kept", "1", "--type", "shop.order.noted")
     row = OutboxEvent.objects.get()
-    assert said.startswith(f"{row.event_id} → kept (stream), in the outbox of default")
+    assert said.startswith(f"{row.event_id} → kept (stream), by the outbox of default\n")
     assert newest(server, prefix, "kept")["id"] == row.event_id
     document = terminal.facts("publish_event", "kept", "1", "--type", "shop.order.noted")
     assert document == {"id": document["id"], "channel": "kept", "transport": "stream", "outbox": "default"}
@@ -212,9 +212,22 @@ def test_a_server_that_is_away_is_4_and_the_outbox_takes_it_all_the_same(elsewhe
     project = elsewhere(f"redis://127.0.0.1:{free_port()}/0")
     process = project.manage("publish_event", "orders", "1", "--type", "shop.order.noted")
     ended(process, 4)
-    assert "connection refused" in process.output
+    (line,) = process.lines
+    assert re.search("The event is lost: redis://.*connection refused", line), line
     project.settings = {"CHANNELS": {"orders": {"OUTBOX": True}}}
-    ended(project.manage("publish_event", "orders", "1", "--type", "shop.order.noted"), 0)
+    process = project.manage("publish_event", "orders", "1", "--type", "shop.order.noted")
+    ended(process, 0)
+    assert process.find("events wait in the outbox, a relay sends them: redis://.*connection refused")
+    assert process.find("orders \\(stream\\), in the outbox of default: a relay sends it$")
+    assert "every second" not in process.output
+
+
+def test_a_server_that_does_not_answer_may_have_the_event(elsewhere: Callable[[str], Project]) -> None:
+    with black_hole() as port:
+        process = elsewhere(f"redis://127.0.0.1:{port}/0").manage("publish_event", "orders", "1", "--type", "a.b.noted")
+        ended(process, 4)
+    (line,) = process.lines
+    assert re.search("The event is lost, or perhaps sent: redis://.*no answer in time", line), line
 
 
 def test_a_full_server_refuses_with_4_and_the_check_says_why(elsewhere: Callable[[str], Project]) -> None:
@@ -224,7 +237,8 @@ def test_a_full_server_refuses_with_4_and_the_check_says_why(elsewhere: Callable
         ended(process, 4)
         check = project.manage("check_events")
         ended(check, 5)
-    assert "OOM" in process.output
+    (line,) = process.lines
+    assert re.search("The event is lost: redis://.*OOM", line), line
     assert re.search(r"^error +Writes", check.output, re.MULTILINE)
 
 

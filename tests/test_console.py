@@ -186,7 +186,7 @@ def test_at_most_twenty_lines_a_second_then_their_number(monkeypatch: pytest.Mon
     assert lines[MOST_A_SECOND] == "… 4,980 more done"
     assert len(lines) == MOST_A_SECOND + 2
     screen.console.on_settled(None, [result()] * MOST_A_SECOND)
-    screen.console.stopped([], 0)
+    screen.console.stopped({}, 0)
     assert "… 1 more done" in screen.text
 
 
@@ -212,13 +212,10 @@ def test_where_nobody_has_pressed_ctrl_c_yet_once_is_not_enough_to_abort() -> No
 
 
 def test_the_end_counts_what_was_done() -> None:
-    receives("c")(lambda event: None)
-    one = listener()
-    one.counts.update({DONE.outcome: 1204, DEAD.outcome: 1})
     screen = Screen()
     screen.console.stopping(2, signals_left=1)
     screen.console.stopping(0, signals_left=1)
-    screen.console.stopped([one], 2)
+    screen.console.stopped({DONE.outcome: 1204, DEAD.outcome: 1}, 2)
     first, last = screen.text.splitlines()
     assert first == "stopping: 2 in flight, up to 30 s (again to abort) …"
     assert re.fullmatch(r"stopped\. 1,204 done · 0 retry · 1 dead · 2 abandoned · 00:00:0\d", last)
@@ -270,7 +267,7 @@ def test_json_lines_are_objects_whatever_happens() -> None:
     except ZeroDivisionError:
         logging.getLogger("redis_events.listen").exception("oh")
     screen.console.stopping(1, signals_left=1)
-    screen.console.stopped([], 1)
+    screen.console.stopped({}, 1)
     objects = screen.objects
     assert {each["event"] for each in objects if "event" in each} == {
         "started", "receiver", "listening", "warning", "nothing", "unreachable", "stopping", "stopped", "more",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from redis_events import checks, conf
+from redis_events.process import Exit
 from redis_events.testing import TransportContract
 from tests.processes import ROOT, Process, Project, source_of
 
@@ -66,6 +68,16 @@ def write(block: Block, folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     (path.parent / "__init__.py").touch()
     path.write_text(block.text)
+
+
+def test_the_unit_for_systemd_leaves_what_only_people_can_mend_and_waits_longer_than_we_do() -> None:
+    (block,) = blocks(ROOT / "docs/commands.md", "ini")
+    unit = configparser.ConfigParser()
+    unit.read_string(block.text)
+    service = unit["Service"]
+    final = {Exit.USAGE, Exit.NOTHING_TO_LISTEN_TO, Exit.NOT_READY}
+    assert {Exit(int(code)) for code in service["RestartPreventExitStatus"].split()} == final
+    assert service.getint("TimeoutStopSec") > conf.READERS["GRACE"][1]() + 1
 
 
 # ------------------------------------------------------------------ the ten minutes

@@ -415,6 +415,21 @@ def test_a_marker_that_was_destroyed_is_made_again_and_nothing_is_sent_again(
     assert_in_order(shop)
 
 
+def test_what_all_groups_had_settled_needs_no_sending_and_the_line_says_so(
+    shop: Shop, lines: pytest.LogCaptureFixture
+) -> None:
+    shop.send(5)
+    shop.consume("shop")
+    shop.record("shop")
+    shop.poll()
+    shop.client.flushall()
+    shop.heal()
+    assert lines.messages == [
+        "healed orders: its stream was lost; every group had settled all of it, nothing to send again"
+    ]
+    assert shop.client.xlen(shop.stream) == 0
+
+
 # ------------------------------------------------------------------ what is being sent at that moment
 
 

@@ -23,8 +23,8 @@ class Broken(MemoryTransport):
         raise ZeroDivisionError("a bug of its own")
 """
 RECEIVERS = """
-import asyncio, sys
-from redis_events import receives
+import asyncio, sys, time
+from redis_events import RetryLater, receives
 
 def note(text):
     with open("heard", "a") as file:
@@ -42,6 +42,19 @@ def leave(event):
 async def hang(event):
     note("began")
     await asyncio.sleep(600)
+
+@receives("hangs.later")
+def hang_later(event):
+    if event.attempt == 1:
+        raise RetryLater(after=0)
+    note("began")
+    time.sleep(600)
+
+@receives("fails.twice")
+def fail_twice(event):
+    if event.attempt < 3:
+        raise RetryLater(after=0)
+    note("done")
 """
 
 
@@ -150,6 +163,33 @@ def test_an_async_receiver_that_hangs_is_abandoned_too(service: Project, server:
     process.terminate()
     assert process.wait(10) == 6
     assert process.find("1 abandoned")
+    assert process.find(r"abandoned  hangs \S+ → app\.receivers\.hang  on hangs, in run 1$")
+
+
+def test_a_retry_that_hangs_is_in_flight_waited_for_and_named(service: Project, server: Server, prefix: str) -> None:
+    service.settings = {"GRACE": 0.5, "CHANNELS": {"hangs.later": {"TRANSPORT": "stream"}}}
+    process = listening(service)
+    publish = "from redis_events import publish; print(publish('hangs.later', 1, type='thing.done').id)"
+    event_id = service.shell(publish).strip()
+    wait_for(lambda: heard(service) == ["began"], what="the second run")
+    look = "from redis_events import inspection; print([each.in_flight for each in inspection.listeners()])"
+    wait_for(lambda: service.shell(look) == "[1]", what="a heartbeat that says so")
+    process.terminate()
+    process.wait_for_line("stopping: 1 in flight")
+    assert process.wait(10) == 6
+    name, last = process.lines[-2:]
+    assert f"abandoned  thing.done {event_id} → app.receivers.hang_later  on hangs.later, in run 2" in name
+    assert "1 abandoned" in last
+
+
+def test_the_last_line_counts_retries_too(service: Project, server: Server, prefix: str) -> None:
+    service.settings = {"CHANNELS": {"fails.twice": {"TRANSPORT": "stream"}}}
+    process = listening(service)
+    service.shell("from redis_events import publish; publish('fails.twice', 1, type='thing.done')")
+    wait_for(lambda: heard(service) == ["done"], what="the third run")
+    process.terminate()
+    assert process.wait(10) == 0
+    assert process.find(r"stopped\. 1 done · 2 retry · 0 dead · 0 abandoned"), process.output
 
 
 def test_a_database_that_is_away_at_the_start_is_a_warning(service: Project, server: Server, prefix: str) -> None:

@@ -15,6 +15,7 @@ from redis_events.events import now
 from redis_events.listening import Listener
 from redis_events.models import HeldDelivery
 from redis_events.registry import Receiver
+from redis_events.retry import Outcome
 from redis_events.retrying import Retrier
 from redis_events.tally import Tally
 from redis_events.transports.memory import MemoryTransport
@@ -376,6 +377,7 @@ def test_retries_are_counted() -> None:
     told = {command[2]: command[3] for command in own.commands() if command[0] == "HINCRBY"}
     assert (told["retry"], told["done"], told["done shop app.flaky"]) == (1, 1, 1)
     assert not [name for name in told if name.startswith("settled")]
+    assert retrier.counts == {Outcome.RETRY: 1, Outcome.DONE: 1}
 
 
 def test_services_that_share_a_database_leave_each_others_rows_alone(settings: Any) -> None:

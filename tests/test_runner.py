@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from redis_events import Event, Reject, Retry, RetryLater
+from redis_events.codec import decode
 from redis_events.events import current_event
 from redis_events.exceptions import DecodeError
 from redis_events.publishing import make_event
 from redis_events.retry import Outcome
-from redis_events.runner import AsyncRunner, Result, call_all, failure, log_failure, quarantine
+from redis_events.runner import AsyncRunner, Result, Run, call_all, failure, log_failure, poisonous, quarantine
 from tests.listeners import delivery, document, receiver, run
 from tests.servers import wait_for
 
@@ -190,6 +192,19 @@ def test_a_failed_run_is_one_line_naming_what_where_and_what_comes_next(caplog: 
     dead, retry = (record.getMessage() for record in caplog.records)
     assert dead.startswith("dead   shop.order.paid i-1 → app.fail  after 1 run  ValueError: two lines (test_runner.py:")
     assert retry.startswith("retry  shop.order.paid i-2 → app.fail  1/8 in 30.0 s  RetryLater: busy")
+
+
+@pytest.mark.parametrize(("timeout", "said"), [(None, ""), (30.0, " (timeout=30 s)")])
+def test_poison_is_a_line_too_that_says_what_may_have_ended_its_process(
+    timeout: float | None, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = msgspec.structs.replace(delivery(document(id="i-1")), starts=5)
+    kept = poisonous(
+        Run(receiver(print, name="app.hang", timeout=timeout), decode(started.body, channel="orders"), started)
+    )
+    assert str(kept.error) == f"its process died or was recycled{said} 5 times over it"
+    line = f"dead   shop.order.paid i-1 → app.hang  after 5 runs  ProcessDied: {kept.error}"
+    assert [record.getMessage() for record in caplog.records] == [line]
 
 
 def test_a_payload_is_never_logged(caplog: pytest.LogCaptureFixture) -> None:

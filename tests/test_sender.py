@@ -269,6 +269,21 @@ def test_strict_raises_what_went_wrong_and_sends_nothing_twice(
     assert arrived(2) == [b"first", b"third"]
 
 
+def test_strict_tells_its_caller_and_the_log_tells_of_what_others_lose(
+    sender: Sender, proxy: Proxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy.refuse()
+    proxy.cut()
+    with pytest.raises(Unreachable):
+        sender.send(one(b"strict"), strict=True)
+    assert caplog.messages == []
+    for _ in range(2):
+        sender.send(one(b"other"))
+    (line,) = caplog.messages
+    assert line.startswith("cannot publish: events are lost")
+    assert sender.failed == 2
+
+
 def _sent(sender: Sender, body: bytes) -> bool:
     try:
         sender.send(one(body), strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
+from collections.abc import Mapping
+from socket import gaierror
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -12,13 +14,17 @@ from django.utils.translation import gettext as _
 
 from ...departing import only_alias
 from ...events import Event
-from ...exceptions import PublishError
+from ...exceptions import PublishError, Refused, TransportError
+from ...models import OutboxEvent
 from ...process import Exit
 from ...publishing import publish
 from ...routing import BUILT_IN, has_rows, is_memory, sender_for
 from ...sender import Sender
 from ..base import EventsCommand, add_format
 from ..tables import document
+
+NEVER_THERE = (ConnectionRefusedError, FileNotFoundError, PermissionError, gaierror)
+"""What connecting fails with where there is no server."""
 
 
 class Command(EventsCommand):
@@ -34,7 +40,12 @@ class Command(EventsCommand):
         if is_memory():
             raise CommandError(_("memory:// would keep it in this process, where nobody is."), returncode=Exit.USAGE)
         channel, type = options["channel"], options["type"]
-        event = publish(channel, _data(options["data"], is_json=bool(type)), type=type, key=options["key"], strict=True)
+        data = _data(options["data"], is_json=bool(type))
+        try:
+            event = publish(channel, data, type=type, key=options["key"], strict=True)
+        except TransportError as error:
+            text = _("The event is lost, or perhaps sent: %s") if _may_have_it(error) else _("The event is lost: %s")
+            raise CommandError(text % error, returncode=Exit.UNREACHABLE) from error
         facts = _facts(event)
         self.stdout.write(document(facts) if options["format"] == "json" else _sentence(facts))
         return Exit.OK
@@ -51,6 +62,15 @@ def _data(given: str | None, *, is_json: bool) -> Any:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError) as error:
         raise PublishError(_("The data is no JSON: %(error)s.") % {"error": error}) from error
+
+
+def _may_have_it(error: TransportError) -> bool:
+    """Whether a server may have taken an event all the same: there was one, and what it said was not heard."""
+    chain: list[BaseException] = [error]
+    while inner := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(inner)
+    is_answer = isinstance(error, Refused) or len(chain) == 1
+    return not is_answer and not any(isinstance(each, NEVER_THERE) for each in chain)
 
 
 def _standard_input() -> str:
@@ -70,6 +90,12 @@ def _facts(event: Event[Any]) -> dict[str, Any]:
     }
 
 
+def _waits(facts: Mapping[str, Any]) -> bool:
+    """Whether its row is unsent: the server is away, or another process has taken it in hand."""
+    rows = OutboxEvent.objects.using(facts["outbox"]).filter(channel=facts["channel"], event_id=facts["id"])
+    return rows.filter(sent_ms=None).exists()
+
+
 def _transport(channel: str) -> str:
     """The name of what carried it, as CHANNELS has it."""
     sender = sender_for(channel)
@@ -82,6 +108,8 @@ def _transport(channel: str) -> str:
 def _sentence(facts: dict[str, Any]) -> str:
     id = facts["id"] or _("Text without an id")
     if facts["outbox"]:
-        text = _("%(id)s → %(channel)s (%(transport)s), in the outbox of %(outbox)s: it leaves at once, or by a relay")
-        return text % {**facts, "id": id}
+        text = _("%(id)s → %(channel)s (%(transport)s), by the outbox of %(outbox)s")
+        if _waits(facts):
+            text = _("%(id)s → %(channel)s (%(transport)s), in the outbox of %(outbox)s: a relay sends it")
+        return text % facts
     return _("%(id)s → %(channel)s (%(transport)s)") % {**facts, "id": id}

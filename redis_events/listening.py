@@ -194,7 +194,7 @@ class Listener:
         except Interrupted:
             return
         self.transport.settle(deliveries)
-        self._report(results, deliveries)
+        self._report(results, failures, deliveries)
         self._care_for_connections(has_failed=bool(failures) or any(result.error for result in results))
 
     def _match(self, deliveries: Sequence[Delivery]) -> tuple[list[Run], list[Failure]]:
@@ -327,8 +327,9 @@ class Listener:
             self._next_care = time.monotonic() + CARE
             close_old_connections()
 
-    def _report(self, results: Sequence[Result], deliveries: Sequence[Delivery]) -> None:
+    def _report(self, results: Sequence[Result], unrun: Sequence[Failure], deliveries: Sequence[Delivery]) -> None:
         """Tell who is watching. Nothing in here changes an outcome."""
+        self.counts.update(Outcome.DEAD for each in unrun if each.verdict.outcome is Outcome.DEAD)
         self.settled += len(deliveries)
         self.in_flight = 0
         failed = [result for result in results if result.error]

@@ -26,8 +26,8 @@ FLOORS = (
         "announcements", "heartbeat", "floors", "sent", "presence", "outbox", "posting", "departing", "saving",
         "muting", "threads", "stopping", "tally", "pauses",
         "transports", "transports.client", "transports.memory", "transports.pubsub", "transports.stream",
-        "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.roads",
-        "transports.scripts", "transports.trimming", "transports.watching",
+        "transports.claims", "transports.groups", "transports.keeper", "transports.outlet", "transports.pending",
+        "transports.roads", "transports.scripts", "transports.trimming", "transports.watching",
     ),
     (
         "publishing", "listening", "retrying", "replaying", "keeping", "cleaning", "subscribing", "relaying", "healing",

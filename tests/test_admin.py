@@ -151,6 +151,18 @@ def test_pages_that_are_empty_teach_how_they_fill(streams: Any, root: Client) ->
     assert "listen_events" in html_of(root, page(ListenerStatus))
 
 
+def test_a_channel_that_cannot_be_read_shows_the_servers_answer_and_no_lesson(
+    streams: Any, root: Client, redis_client: redis.Redis
+) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    redis_client.set(conf.redis_name(CHANNEL), "x")
+    text = said(root, page(Channel, "change", to=CHANNEL))
+    assert text.count("WRONGTYPE") == 2
+    assert "has a consumer group" not in text
+    assert "No stream has an event" not in text
+    assert "shop.orders: WRONGTYPE" in said(root, page(ConsumerGroup))
+
+
 def test_what_is_not_there_is_not_found(world: World, root: Client) -> None:
     nothing = {
         Channel: "nowhere",

@@ -229,6 +229,15 @@ def test_a_user_without_xinfo_sees_dashes_the_reason_and_no_limit_that_holds() -
     assert facts("channels")["channels"][0]["length"] is None
 
 
+def test_a_channel_that_cannot_be_read_is_not_taken_for_one_that_is_well(shop: redis.Redis) -> None:
+    shop.set(f"{conf.PREFIX}:orders", "x")
+    for limit in ("--fail-lag", "--fail-age"):
+        assert "lag and age: orders: WRONGTYPE" in run("groups", limit, "10", code=4)
+    assert run("groups", "--fail-lag", "10", "--channel", "other", code=0)
+    assert run("groups").startswith("orders: WRONGTYPE")
+    assert "WRONGTYPE" in run("channels")
+
+
 # ------------------------------------------------------------------ acting
 
 

@@ -54,7 +54,7 @@ from .people import listeners, receivers, services
 from .rates import throughput
 from .rows import dead_count, errors, held_deliveries, outboxes
 from .server import Server
-from .streams import channel, channel_raw, channels, consumers, groups, pending
+from .streams import channel, channel_raw, channels, consumers, groups, pending, unreadable
 from .tracing import trace
 
 __all__ = [
@@ -114,4 +114,5 @@ __all__ = [
     "stop_listener",
     "throughput",
     "trace",
+    "unreadable",
 ]

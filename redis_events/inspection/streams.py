@@ -57,6 +57,12 @@ def _stream(name: str, about: Any, groups: Any) -> Stream:
     return Stream(name, about=named(about), groups=theirs, is_known=True)
 
 
+def unreadable(server: Server) -> dict[str, str]:
+    """What the server answered instead of the streams it would not show, by channel, to the looks so far."""
+    known: dict[str, Stream] = server.memo.get("streams", {})
+    return {name: stream.problem for name, stream in known.items() if stream.problem}
+
+
 def named(flat: Sequence[Any]) -> dict[str, Any]:
     """A flat list of names and values, as XINFO answers, by name."""
     return {name.decode(): value for name, value in by_name(flat).items()}

@@ -26,6 +26,7 @@ from .runner import group_name
 from .transports.base import Delivery, Transport
 
 NO_EVENT, NO_RECEIVER = gettext_noop("no event"), gettext_noop("no receiver of that name here")
+NOT_DEAD = gettext_noop("not dead any more")
 DONE_ALREADY = gettext_noop("done already, and once")
 PAGE = 500
 """Rows written in one transaction."""
@@ -109,9 +110,7 @@ class Replay:
         last = 0
         while page := list(rows.filter(pk__gt=last).order_by("pk")[: self._page]):
             last = page[-1].pk
-            fit = [row for row in page if self._can_run(row, known)]
-            self._revive(fit, alias)
-            self._count((row.receiver, row.channel, row.type) for row in fit)
+            self._count(self._revive([row for row in page if self._can_run(row, known)], alias))
 
     def _can_run(self, row: HeldDelivery, known: dict[str, Receiver]) -> bool:
         if row.receiver in known:
@@ -119,12 +118,15 @@ class Replay:
         self.left[NO_RECEIVER if row.receiver else NO_EVENT] += 1
         return False
 
-    def _revive(self, rows: Sequence[HeldDelivery], alias: str) -> None:
-        """Its history stays until the next run; that run is its first again."""
+    def _revive(self, rows: Sequence[HeldDelivery], alias: str) -> Sequence[HeldDelivery]:
+        """Those that were dead still. Their history stays until the next run; that run is their first again."""
         due = self._next_due(len(rows))
-        if rows and not self.dry_run:
-            dead = HeldDelivery.objects.using(alias).filter(pk__in=[row.pk for row in rows], state=State.DEAD)
-            dead.update(state=State.WAITING, due=due, attempt=0, replayed=True, updated_at=now())
+        if self.dry_run or not rows:
+            return rows
+        revived = _revived(rows, alias, due=due)
+        if len(revived) < len(rows):  # somebody discarded or replayed them meanwhile
+            self.left[NOT_DEAD] += len(rows) - len(revived)
+        return revived
 
     # -------------------------------------------------------------- old events
 
@@ -191,8 +193,7 @@ class Replay:
             for row in new:
                 row.due = due
             HeldDelivery.objects.using(alias).bulk_create(new, ignore_conflicts=True)
-        self._revive(dead, alias)
-        self._count((row.receiver, row.channel, row.type) for row in [*new, *dead])
+        self._count([*new, *self._revive(dead, alias)])
 
     def _note(self, asked: Request, channel: str, entry_id: str) -> None:
         if not self.dry_run:
@@ -208,8 +209,8 @@ class Replay:
             self._due += timedelta(seconds=count / self._rate)
         return due
 
-    def _count(self, rows: Iterable[tuple[str, str, str]]) -> None:
-        self.replayed.update(rows)
+    def _count(self, rows: Iterable[HeldDelivery]) -> None:
+        self.replayed.update((row.receiver, row.channel, row.type) for row in rows)
 
 
 def _dead(alias: str, ids: Sequence[str], fingerprint: str, receivers: set[str] | None) -> QuerySet[HeldDelivery]:
@@ -221,6 +222,20 @@ def _dead(alias: str, ids: Sequence[str], fingerprint: str, receivers: set[str] 
     if receivers:
         rows = rows.filter(receiver__in=receivers)
     return rows
+
+
+def _revived(rows: Sequence[HeldDelivery], alias: str, *, due: datetime) -> Sequence[HeldDelivery]:
+    """Those of these rows that were dead, and wait now. Nobody can take what was written before it is committed."""
+    moment = now()
+    same = HeldDelivery.objects.using(alias).filter(pk__in=[row.pk for row in rows])
+    with transaction.atomic(using=alias):
+        dead = same.filter(state=State.DEAD)
+        count = dead.update(state=State.WAITING, due=due, attempt=0, replayed=True, updated_at=moment)
+        if count == len(rows):
+            return rows
+        ours = same.filter(state=State.WAITING, due=due, replayed=True, updated_at=moment)
+        done = set(ours.values_list("pk", flat=True))
+    return [row for row in rows if row.pk in done]
 
 
 def numbers(ids: Iterable[str]) -> list[int]:

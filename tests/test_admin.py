@@ -434,18 +434,37 @@ def test_a_moment_that_no_confirmation_gave_is_refused_and_said(streams: Any, ro
     assert not LogEntry.objects.exists()
 
 
+def in_other(letter: HeldDelivery) -> None:
+    """Moves it to the second database."""
+    HeldDelivery.objects.filter(pk=letter.pk).delete()
+    letter.save(using="other", force_insert=True)
+
+
 def test_what_was_confirmed_of_one_database_is_not_done_in_another(streams: Any, root: Client) -> None:
     receives(CHANNEL, name="tests.index", once=True, using="other")(lambda event: None)
     dead_letter(1)
     address = f"{page(DeadLetter, 'discard')}?receiver=tests.index"
     hidden = dict(re.findall(r'name="(until)" value="([^"]*)"', html_of(root, address)))
     for number, died in ((2, now() - timedelta(hours=1)), (3, now())):
-        letter = dead_letter(number, updated_at=died)
-        HeldDelivery.objects.filter(pk=letter.pk).delete()
-        letter.save(using="other", force_insert=True)
+        in_other(dead_letter(number, updated_at=died))
     answer = root.post(address, hidden, follow=True)
     assert "not what was confirmed" in text_of(answer.content.decode())
     assert (HeldDelivery.objects.count(), HeldDelivery.objects.using("other").count()) == (1, 2)
+
+
+def test_all_of_a_receiver_with_rows_in_two_databases_says_how_many_the_act_will_touch(
+    streams: Any, root: Client
+) -> None:
+    receives(CHANNEL, name="tests.index", once=True, using="other")(lambda event: None)
+    dead_letter(1, updated_at=now() - timedelta(hours=1))
+    in_other(dead_letter(2)), in_other(dead_letter(3, fingerprint="e" * 16))
+    first = f"{page(DeadLetter)}?receiver=tests.index"
+    assert "Discard all 2" in said(root, first)
+    address = follow(root, html_of(root, first), "Replay all 2")
+    assert "Let the receivers of 2 dead letters run again?" in said(root, address)
+    confirm(root, address)
+    assert "2 done." in said(root, first)
+    assert states() == {"event-1": "dead"}
 
 
 def test_no_zero_byte_of_a_form_gets_into_the_log(streams: Any, root: Client) -> None:
@@ -619,6 +638,13 @@ def test_each_page_keeps_to_15_queries_and_12_round_trips(world: World, root: Cl
         queries, trips = queries_of(root, address), round_trips()
         assert len(queries) <= 15, "\n".join([address, *queries])
         assert trips <= 12, f"{address}: {trips} round trips"
+
+
+def test_the_page_of_one_error_asks_the_database_for_no_other(streams: Any, root: Client) -> None:
+    dead_letter(1), dead_letter(2, fingerprint="e" * 16)
+    queries = queries_of(root, f"{page(DeadLetter)}?fingerprint={'f' * 16}&using=default")
+    (grouped,) = (sql for sql in queries if "GROUP BY" in sql)
+    assert f""""fingerprint" = '{"f" * 16}'""" in grouped
 
 
 def test_a_big_table_is_neither_counted_nor_sorted_as_a_whole(

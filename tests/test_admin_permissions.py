@@ -9,7 +9,7 @@ import pytest
 from django.contrib import admin
 
 from redis_events.admin import PAGES
-from redis_events.models import HeldDelivery
+from redis_events.models import Channel, HeldDelivery, Overview, ReceiverStatus
 from tests.pages import World, build_world, logged_in, page, user
 from tests.servers import Server
 
@@ -147,6 +147,26 @@ def test_without_the_permission_no_page_shows_data(world: World, clients: Any) -
             assert piece not in hidden.get(address + query).content.decode(), (model, view, query)
         seen_by_some += piece in shown.get(address).content.decode()
     assert seen_by_some >= 5
+
+
+@pytest.mark.parametrize(
+    ("permission", "piece", "elsewhere"),
+    [
+        ("view_deadletter", "ConnectionError", [Overview, ReceiverStatus]),
+        ("view_loggedevent", "shop.order.paid", [Overview, Channel]),
+    ],
+)
+def test_without_the_permission_of_a_page_no_other_shows_its_rows(
+    world: World, permission: str, piece: str, elsewhere: list[Any]
+) -> None:
+    looks = {
+        Overview: page(Overview),
+        Channel: page(Channel, "change", to="shop.orders"),
+        ReceiverStatus: page(ReceiverStatus, "change", to="shop/tests.index"),
+    }
+    for name, permissions, pages in (("may", VIEWS, elsewhere), ("not", set(VIEWS) - {permission}, [])):
+        client = logged_in(user(name, *permissions))
+        assert [model for model, address in looks.items() if piece in client.get(address).content.decode()] == pages
 
 
 @pytest.mark.parametrize("lookup", ["reason__contains", "traceback__startswith", "raw__contains"])

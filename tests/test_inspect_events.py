@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import redis
 
-from redis_events import Event, Reject, publish, receives
+from redis_events import Event, Reject, inspection, publish, receives
 from redis_events.conf import conf
 from redis_events.heartbeat import Announced, Card, beat
 from redis_events.inspection.server import _memory
@@ -183,7 +183,7 @@ def test_the_overview_names_what_is_wrong(shop: redis.Redis) -> None:
         (("--fail-age", "3600"), 0, ""),
         (("--fail-dead", "2"), 1, "dead: 3 dead letters, more than 2"),
         (("--fail-dead", "3"), 0, ""),
-        (("--fail-lag", "0", "--channel", "mails"), 0, ""),
+        (("--fail-lag", "1", "--channel", "order*", "--group", "shop"), 0, ""),
     ],
 )
 def test_a_limit_that_is_exceeded_ends_with_1_and_the_line_that_says_which(
@@ -202,6 +202,18 @@ def test_a_limit_nobody_can_judge_is_not_one_that_holds(shop: redis.Redis, setti
     assert "connection refused" in run("dead", "--fail-age", "5", code=4)
     _memory.forget()
     assert run("dead", "--fail-dead", "5") == "No dead letter.\n"
+
+
+@pytest.mark.parametrize("named", ["--channel orderz", "--group nobody", "--channel orders --group nobody"])
+@pytest.mark.parametrize("limit", ["--fail-lag", "--fail-age"])
+def test_a_group_that_was_named_and_is_not_there_is_not_one_that_keeps_up(
+    shop: redis.Redis, limit: str, named: str
+) -> None:
+    line = f"lag and age: there is no consumer group for {named}"
+    assert line in run("groups", *named.split(), limit, "0", code=4)
+    assert facts("dead", *named.split(), limit, "0", code=4)["unknown"] == [line]
+    shop.flushall()
+    assert "there is no consumer group for --channel orders" in run("--channel", "orders", limit, "3600", code=4)
 
 
 def test_a_group_whose_lag_the_server_does_not_know_is_no_group_without_lag(shop: redis.Redis) -> None:
@@ -233,7 +245,7 @@ def test_a_channel_that_cannot_be_read_is_not_taken_for_one_that_is_well(shop: r
     shop.set(f"{conf.PREFIX}:orders", "x")
     for limit in ("--fail-lag", "--fail-age"):
         assert "lag and age: orders: WRONGTYPE" in run("groups", limit, "10", code=4)
-    assert run("groups", "--fail-lag", "10", "--channel", "other", code=0)
+    assert "WRONGTYPE" not in run("groups", "--fail-lag", "10", "--channel", "other", code=4)
     assert run("groups").startswith("orders: WRONGTYPE")
     assert "WRONGTYPE" in run("channels")
 
@@ -293,7 +305,15 @@ def test_a_receiver_is_paused_and_resumed_by_whoever_sits_at_the_terminal(shop: 
     assert "@" in receiver["paused_by"]
     assert run("receivers", "--resume", "app.hear", "--yes") == "1 done\n"
     assert run("receivers", "--resume", "app.hear", "--yes") == "0 done · 1 left: not paused\n"
-    assert "has no receiver 'app.heer'; there are: app.hear" in run("receivers", "--pause", "app.heer", code=2)
+    for act in ("--pause", "--resume"):
+        assert "has no receiver 'app.heer'; there are: app.hear" in run("receivers", act, "app.heer", "--yes", code=2)
+
+
+def test_a_receiver_whose_listeners_are_all_down_is_resumed_too(shop: redis.Redis) -> None:
+    inspection.pause("far.away", service="billing", who="ann")
+    resume = ("receivers", "--resume", "far.away", "--service", "billing", "--yes")
+    assert run(*resume) == "1 done\n"
+    assert "billing has no receiver 'far.away'" in run(*resume, code=2)
 
 
 def test_dead_letters_of_one_error_are_discarded_and_no_other(shop: redis.Redis, answer: Callable[[str], None]) -> None:
@@ -324,6 +344,27 @@ def test_an_act_asked_for_in_the_wrong_place_does_nothing(shop: redis.Redis) -> 
     assert "for `inspect_events events`" in run("dead", "--discard", "--type", "*", "--yes", code=2)
     assert "One act at a time" in run("dead", "--discard", "--stop", "x", code=2)
     assert "is no listener that is alive" in run("listeners", "--stop", "x", code=2)
+    assert DeadLetter.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead", "--discard", "--receiver", "app.hear", "--fingerprint", "", "--yes"),
+        ("dead", "--discard", "--receiver", "app.hear", "--ids", "", "--yes"),
+        ("dead", "--discard", "--fingerprint", "f", "--receiver", "", "--yes"),
+        ("listeners", "--stop", "", "--yes"),
+        ("groups", "--claim", "orders", "shop", "--consumer", "", "--yes"),
+        ("groups", "--claim", "orders", "", "--yes"),
+        ("groups", "--fail-lag", "1000", "--channel", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_option_with_nothing_in_it_is_a_mistake_and_not_one_left_out(
+    shop: redis.Redis, arguments: tuple[str, ...]
+) -> None:
+    die()
+    assert "has nothing in it" in run(*arguments, code=2)
     assert DeadLetter.objects.count() == 3
 
 

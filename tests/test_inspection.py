@@ -368,6 +368,16 @@ def test_a_trace_tells_of_groups_rows_and_the_inbox(streams: Any, client: Any, p
     }
 
 
+def test_a_trace_tells_of_no_other_services_rows(streams: Any) -> None:
+    event = order(7)
+    for number, group in enumerate(("shop", "shop:search", "billing", "Shop:search")):
+        row = _dead_letter(f"r{number}")
+        HeldDelivery.objects.filter(pk=row.pk).update(group=group, source=event.source, event_id=event.id)
+    (found,) = inspection.events(id=event.id).events
+    held = [step.who for step in inspection.trace(found) if step.place == "held"]
+    assert held == ["r0", "r1"]
+
+
 # ------------------------------------------------------------------ the live feed
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 import redis
+from django.db import connection
 
 from redis_events import Event, Reject, receives
 from redis_events.events import now
@@ -133,6 +135,39 @@ def test_what_no_code_here_receives_is_left_and_counted() -> None:
     assert set(HeldDelivery.objects.values_list("state", flat=True)) == {State.DEAD}
 
 
+@contextmanager
+def meanwhile(act: Callable[[], object]) -> Iterator[None]:
+    """Somebody acts just before the rows that were found are made waiting."""
+    acted = []
+
+    def execute(run: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith("UPDATE") and not acted:
+            acted.append(sql)
+            act()
+        return run(sql, *rest)
+
+    with connection.execute_wrapper(execute):
+        yield
+    assert acted
+
+
+def test_what_somebody_discards_or_replays_meanwhile_is_left_and_not_told_as_replayed() -> None:
+    _, receiver = declare()
+    die(receiver, 1, 2, 3)
+    HeldDelivery.objects.filter(event_id="event-1").update(type="shop.order.gone")
+
+    def act() -> None:
+        HeldDelivery.objects.filter(event_id="event-1").delete()
+        HeldDelivery.objects.filter(event_id="event-2").update(state=State.WAITING, due=now())
+
+    replay = Replay()
+    with meanwhile(act):
+        replay.dead_letters(receiver="app.hear")
+    assert replay.replayed == {("app.hear", "orders", "shop.order.paid"): 1}
+    assert replay.left == {"not dead any more": 2}
+    assert [id for id, state, _attempt in states() if state == State.WAITING] == ["event-2", "event-3"]
+
+
 def test_the_id_of_a_row_that_is_one_in_two_databases_is_asked_back() -> None:
     _, here = declare("app.here")
     _, there = declare("app.there", using="other")
@@ -226,6 +261,19 @@ def test_what_waits_already_is_not_made_twice_and_what_was_dead_waits_again(
     assert (first.replayed.total(), first.waiting) == (2, 0)
     assert (second.replayed.total(), second.waiting) == (0, 2)
     assert states() == [("event-1", State.WAITING, 0), ("event-2", State.WAITING, 0)]
+
+
+def test_an_old_event_whose_dead_letter_goes_meanwhile_is_not_told_as_replayed(
+    on_stream: str, client: redis.Redis
+) -> None:
+    _, receiver = declare()
+    sent(client, on_stream, "a")
+    replay_all()
+    assert Retrier([receiver]).run_due() == 1
+    replay = Replay()
+    with meanwhile(HeldDelivery.objects.all().delete):
+        replay.old_events("app.hear", since=at(0), until=at(9))
+    assert (replay.replayed.total(), replay.left) == (0, {"not dead any more": 1})
 
 
 def test_a_finished_replay_asked_for_again_is_a_new_one(on_stream: str, client: redis.Redis) -> None:

@@ -49,8 +49,9 @@ def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]
             yield Note(text=show.status("error", channel.problem))
             return
         yield group_table(look, found, title=_("Consumer groups"))
-        page = inspection.events(name, limit=10, server=look.server)
-        yield event_table(look, page.events, title=_("Last events"))
+        if look.may("view_loggedevent"):
+            page = inspection.events(name, limit=10, server=look.server)
+            yield event_table(look, page.events, title=_("Last events"))
         raw = inspection.channel_raw(name, server=look.server)
         rows = None if raw is None else [Row(cells=[show.data(key), show.data(value)]) for key, value in raw.items()]
         yield Table(title="XINFO STREAM", headings=[_("Field"), _("Value")], rows=rows)

@@ -21,14 +21,13 @@ from .acts import Plan, bound, chosen
 from .blocks import Field
 from .look import Look
 
-MOST_ERRORS = 10_000
 Perform = Callable[..., Done]
 
 
 def find_group(fingerprint: str, using: str) -> ErrorGroup | None:
     """One error's dead letters, counted. Raises django.db.Error."""
-    groups = inspection.errors(limit=MOST_ERRORS)
-    return next((each for each in groups if each.fingerprint == fingerprint and using in ("", each.using)), None)
+    groups = inspection.errors(fingerprint=fingerprint)
+    return next((each for each in groups if using in ("", each.using)), None)
 
 
 def replay(_page: object, look: Look, _id: str) -> Plan | None:
@@ -153,24 +152,22 @@ def _all_of_error(look: Look, fingerprint: str) -> Meant | None:
     if group is None:
         return None
     name = f"{group.exception} {group.receiver}"
-    return Meant(count=group.count, using=group.using, name=name, fingerprint=fingerprint, until=_until(look, [group]))
+    return Meant(count=group.count, using=group.using, name=name, fingerprint=fingerprint, until=_until(look, group))
 
 
 def _all_of_receiver(look: Look, receiver: str) -> Meant | None:
     """Those of one database: a receiver has its rows in two only while its `using` changes."""
-    found = inspection.errors(receiver=receiver, limit=MOST_ERRORS)
-    groups = [group for group in found if group.using == found[0].using]
-    if not groups:
+    latest = inspection.errors(receiver=receiver, limit=1)
+    if not latest:
         return None
-    count, until = sum(group.count for group in groups), _until(look, groups)
-    return Meant(count=count, using=groups[0].using, name=receiver, receiver=receiver, until=until)
+    using, until = latest[0].using, _until(look, latest[0])
+    count = inspection.count_dead(receiver=receiver, using=using, until=until)
+    return Meant(count=count, using=using, name=receiver, receiver=receiver, until=until) if count else None
 
 
-def _until(look: Look, groups: Sequence[ErrorGroup]) -> datetime:
+def _until(look: Look, latest: ErrorGroup) -> datetime:
     """The latest that was counted; once it was confirmed, the latest that was counted then."""
-    if look.request.method == "POST":
-        return bound(look, using=groups[0].using)
-    return max(group.last for group in groups)
+    return bound(look, using=latest.using) if look.request.method == "POST" else latest.last
 
 
 def _rows(using: str, keys: Sequence[str]) -> list[DeadLetter]:

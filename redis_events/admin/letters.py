@@ -44,7 +44,7 @@ class LetterPage(Page):
         receiver = look.asked("receiver")
         groups = look.rows(lambda: inspection.errors(receiver=receiver, limit=LIMIT))
         if receiver and groups:
-            yield _of_receiver(look, receiver, groups)
+            yield _of_receiver(look, receiver, using=groups[0].using)
         yield error_table(look, groups, title=_("Errors"))
 
     def item(self, look: Look, id: str) -> Shown:
@@ -64,10 +64,12 @@ def _letter(alias: str, key: str) -> DeadLetter:
 # ------------------------------------------------------------------ by error
 
 
-def _of_receiver(look: Look, receiver: str, groups: Sequence[ErrorGroup]) -> Facts:
-    count = sum(group.count for group in groups)
-    buttons = _all_buttons(look, count, {"receiver": receiver})
-    return Facts(title=receiver, facts=[(_("Dead letters"), show.number(count))], buttons=buttons)
+def _of_receiver(look: Look, receiver: str, *, using: str) -> Facts:
+    """Those of the database with the latest: an act on all of them is one on these."""
+    count = look.rows(lambda: inspection.count_dead(receiver=receiver, using=using))
+    buttons = _all_buttons(look, count, {"receiver": receiver}) if count else []
+    facts = [(_("Dead letters"), show.number(count)), (_("Database"), show.data(using))]
+    return Facts(title=receiver, facts=facts, buttons=buttons)
 
 
 def error_table(look: Look, groups: Sequence[ErrorGroup] | None, *, title: str) -> Table:

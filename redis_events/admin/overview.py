@@ -36,8 +36,10 @@ class OverviewPage(Page):
         yield group_table(look, health.groups[:MOST], title=_("Furthest behind"))
         yield throughput(health.minutes)
         yield channel_table(look, health.channels[:MOST], title=_("Channels"))
-        yield error_table(look, _errors(look, health), title=_("Errors"))
-        yield event_table(look, health.events[:MOST], title=_("Last events"))
+        if look.may("view_deadletter"):
+            yield error_table(look, _errors(look, health), title=_("Errors"))
+        if look.may("view_loggedevent"):
+            yield event_table(look, health.events[:MOST], title=_("Last events"))
         if health.drift:
             yield _drift_table(health.drift)
 

@@ -186,9 +186,16 @@ def _check_ids(ids: Sequence[str]) -> None:
 # ------------------------------------------------------------------ dead letters
 
 
-def count_dead(*, ids: Sequence[str] = (), fingerprint: str = "", receiver: str = "", using: str = "") -> int:
+def count_dead(
+    *,
+    ids: Sequence[str] = (),
+    fingerprint: str = "",
+    receiver: str = "",
+    using: str = "",
+    until: datetime | None = None,
+) -> int:
     """How many dead letters are meant. Raises ActError when nothing is named; django.db.Error."""
-    return sum(found.count() for found in _dead(ids, fingerprint, receiver, using).values())
+    return sum(found.count() for found in _dead(ids, fingerprint, receiver, using, until).values())
 
 
 def replay(
@@ -219,8 +226,7 @@ def discard(
 ) -> Done:
     """Delete these dead letters for good. Raises ActError when nothing is named; django.db.Error."""
     done = 0
-    for alias, dead in _dead(ids, fingerprint, receiver, using).items():
-        meant = dead.filter(updated_at__lte=until) if until is not None else dead
+    for alias, meant in _dead(ids, fingerprint, receiver, using, until).items():
         while pks := list(meant.order_by("pk").values_list("pk", flat=True)[:CHUNK]):
             with transaction.atomic(using=alias):
                 gone = meant.filter(pk__in=pks).delete()[0]
@@ -230,12 +236,15 @@ def discard(
     return Done(done=done, left={})
 
 
-def _dead(ids: Sequence[str], fingerprint: str, receiver: str, using: str) -> dict[str, QuerySet[HeldDelivery]]:
+def _dead(
+    ids: Sequence[str], fingerprint: str, receiver: str, using: str, until: datetime | None
+) -> dict[str, QuerySet[HeldDelivery]]:
     if not (ids or fingerprint or receiver):
         raise ActError(_("Name dead letters by id, fingerprint or receiver."))
     wanted = Q(event_id__in=ids) | Q(pk__in=numbers(ids)) if ids else Q()
     wanted &= Q(fingerprint=fingerprint) if fingerprint else Q()
     wanted &= Q(receiver=receiver) if receiver else Q()
+    wanted &= Q(updated_at__lte=until) if until is not None else Q()
     return {alias: rows.dead(alias).filter(wanted) for alias in ([using] if using else rows.databases())}
 
 

@@ -17,7 +17,7 @@ from .log import events
 from .people import listeners, receivers
 from .rates import throughput
 from .scene import scene
-from .server import Server, at, explain
+from .server import Server, advice, at
 from .streams import channels, groups
 
 SHOWN = 10
@@ -112,12 +112,7 @@ def condition(facts: ServerFacts) -> Trouble | None:
 
 
 def _trouble(kind: str, message: str) -> Trouble:
-    return Trouble(
-        kind=kind,
-        message=message,
-        since=now(),
-        advice=explain({"memory-full": "OOM", "read-only": "READONLY"}[kind])[1],
-    )
+    return Trouble(kind=kind, message=message, since=now(), advice=advice(kind))
 
 
 # ------------------------------------------------------------------ drift

@@ -18,7 +18,7 @@ from ..routing import is_memory
 from .facts import Check, ServerFacts
 from .glance import condition, drift, server_facts
 from .rights import MOST_CHANNELS, Rights, rights
-from .scene import Scene, scene
+from .scene import Scene, clock_seconds, scene
 from .server import Server
 from .streams import streams, unreadable
 
@@ -143,7 +143,7 @@ def _clock(server: Server) -> Check:
     doubt = (time.time() - before) / 2
     if answer is None:
         return _unknown("clocks", title, _("The server does not say what time it is."))
-    skew = int(answer[0]) + int(answer[1]) / 1e6 - before - doubt
+    skew = clock_seconds(answer) - before - doubt
     numbers = {"skew": f"{skew:+.3f}", "doubt": f"{doubt * 1e3:.3g}"}
     detail = _("the server's is %(skew)s s from this machine's, give or take %(doubt)s ms") % numbers
     apart = abs(skew) - doubt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from django.db import Error, connections
 from django.db.models import Count, Max, Min, QuerySet
@@ -47,16 +47,19 @@ def dead(alias: str) -> QuerySet[HeldDelivery]:
     return ours(alias).filter(state=State.DEAD)
 
 
-def errors(*, receiver: str = "", limit: int = 50) -> list[ErrorGroup]:
+def errors(*, receiver: str = "", fingerprint: str = "", limit: int = 50) -> list[ErrorGroup]:
     """The dead letters by fingerprint, what failed last first. Raises django.db.Error."""
-    groups = [group for alias in databases() for group in _errors(alias, receiver, limit)]
+    wanted = {"receiver": receiver, "fingerprint": fingerprint}
+    filters = {name: value for name, value in wanted.items() if value}
+    groups = [group for alias in databases() for group in _errors(alias, filters, limit)]
     return sorted(groups, key=lambda group: group.last, reverse=True)[:limit]
 
 
-def _errors(alias: str, receiver: str, limit: int) -> Iterator[ErrorGroup]:
-    rows = dead(alias).filter(receiver=receiver) if receiver else dead(alias)
+def _errors(alias: str, filters: Mapping[str, str], limit: int) -> Iterator[ErrorGroup]:
     found = (
-        rows.order_by()
+        dead(alias)
+        .filter(**filters)
+        .order_by()
         .values("fingerprint")
         .annotate(count=Count("pk"), first=Min("created_at"), last=Max("updated_at"), sample=Max("pk"))
     )

@@ -95,7 +95,12 @@ def noted(seconds: float) -> datetime:
 
 
 def _clock(answer: Sequence[bytes] | None) -> datetime | None:
-    return datetime.fromtimestamp(int(answer[0]) + int(answer[1]) / 1e6, tz=UTC) if answer else None
+    return datetime.fromtimestamp(clock_seconds(answer), tz=UTC) if answer else None
+
+
+def clock_seconds(clock: Sequence[bytes]) -> float:
+    """The reply of TIME, in seconds since 1970."""
+    return int(clock[0]) + int(clock[1]) / 1e6
 
 
 def covers(pattern: str, name: str) -> bool:

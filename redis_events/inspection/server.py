@@ -117,7 +117,7 @@ class Server:
     def _fail(self, message: str) -> None:
         self.close()
         kind = _kind(message)
-        self.trouble = Trouble(kind=kind, message=message, since=_memory.since(), advice=_advice(kind))
+        self.trouble = Trouble(kind=kind, message=message, since=_memory.since(), advice=advice(kind))
         _memory.note(self.trouble)
 
 
@@ -152,9 +152,9 @@ def _kind(message: str) -> str:
     return next((kind for part, kind in KINDS.items() if part.lower() in message.lower()), "other")
 
 
-def _advice(kind: str) -> str:
+def advice(kind: str) -> str:
     """What an operator can do about it."""
-    advice = {
+    known = {
         "refused": _("Nothing listens there: start the server, or correct LOCATION."),
         "silent": _("The server takes connections and does not answer: is it frozen, or busy with a slow command?"),
         "password": _("Correct the user and password in LOCATION."),
@@ -164,14 +164,8 @@ def _advice(kind: str) -> str:
         "read-only": _("The server takes no writes: it is a replica, or its disk is full."),
         "memory": _("LOCATION is memory://: events stay inside the process that publishes them."),
     }
-    return advice.get(kind, _("The server's log says more."))
+    return known.get(kind, _("The server's log says more."))
 
 
 def _in_memory() -> Trouble:
-    return Trouble(kind="memory", message=mask(conf.LOCATION), since=now(), advice=_advice("memory"))
-
-
-def explain(message: str) -> tuple[str, str]:
-    """The kind of a trouble and what to do about it, from what the server or the socket said."""
-    kind = _kind(message)
-    return kind, _advice(kind)
+    return Trouble(kind="memory", message=mask(conf.LOCATION), since=now(), advice=advice("memory"))

@@ -11,7 +11,7 @@ from django.utils.translation import gettext as _
 from .. import inbox, readiness
 from ..conf import conf
 from ..floors import parse
-from ..models import HeldDelivery, OutboxEvent
+from ..models import OutboxEvent
 from ..outbox import halves
 from ..registry import Receiver, Table, all_receivers
 from ..runner import group_name
@@ -76,7 +76,7 @@ def _of_group(event: EventFacts, group: dict[str, Any], pending: Any) -> Step:
 
 def _held(event: EventFacts) -> Iterator[Step]:
     for alias in rows.databases():
-        found = HeldDelivery.objects.using(alias).filter(source=event.source, event_id=event.id)
+        found = rows.ours(alias).filter(source=event.source, event_id=event.id)
         try:
             for row in found.defer(*rows.HEAVY).order_by("receiver"):
                 at = row.due or row.updated_at

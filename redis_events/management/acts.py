@@ -15,7 +15,7 @@ from .. import inspection
 from ..conf import conf
 from ..events import now
 from ..exceptions import ActError, Unreachable
-from ..inspection import ConsumerFacts, Done, Server
+from ..inspection import ConsumerFacts, Done, ReceiverFacts, Server
 
 Asked = Mapping[str, Any]
 
@@ -77,7 +77,7 @@ def _claim(asked: Asked) -> Act:
     return Act(question=question % names, do=lambda: _claim_from(channel, group, [each.name for each in chosen]))
 
 
-def _with_pending(channel: str, group: str, *, named: str) -> list[ConsumerFacts]:
+def _with_pending(channel: str, group: str, *, named: str | None) -> list[ConsumerFacts]:
     """The consumers to take from. Raises ActError where there are none, Unreachable."""
     with Server() as server:
         found = inspection.consumers(channel, group, server=server)
@@ -131,29 +131,39 @@ def _move(asked: Asked) -> Act:
 
 def _pause(asked: Asked) -> Act:
     name, service = asked["pause"], asked["service"] or conf.SERVICE
+    listeners = _known(name, service).listeners or 0
+    question = ngettext(
+        "Pause %(name)s of %(service)s, which %(count)s listener has? What comes is parked until it is resumed.",
+        "Pause %(name)s of %(service)s, which %(count)s listeners have? What comes is parked until it is resumed.",
+        listeners,
+    )
+    names = {"name": name, "service": service, "count": f"{listeners:,}"}
+    return Act(question=question % names, do=_one(lambda: inspection.pause(name, service=service, who=who())))
+
+
+def _known(name: str, service: str) -> ReceiverFacts:
+    """The receiver of that name. Raises ActError where a service has none, Unreachable."""
     with Server() as server:
         known = {each.name: each for each in inspection.receivers(server=server) if each.service == service}
         _answered(server)
     if name not in known:
         names = {"service": service, "name": name, "known": ", ".join(sorted(known)) or _("none")}
         raise ActError(_("%(service)s has no receiver %(name)r; there are: %(known)s.") % names)
-    question = ngettext(
-        "Pause %(name)s of %(service)s, which %(count)s listener has? What comes is parked until it is resumed.",
-        "Pause %(name)s of %(service)s, which %(count)s listeners have? What comes is parked until it is resumed.",
-        known[name].listeners or 0,
-    )
-    names = {"name": name, "service": service, "count": f"{known[name].listeners:,}"}
-    return Act(question=question % names, do=_one(lambda: inspection.pause(name, service=service, who=who())))
+    return known[name]
 
 
 def _resume(asked: Asked) -> Act:
     name, service = asked["resume"], asked["service"] or conf.SERVICE
     question = _("Resume %(name)s of %(service)s?") % {"name": name, "service": service}
-    return Act(question=question, do=lambda: _resumed(inspection.resume(name, service=service)))
+    return Act(question=question, do=lambda: _resumed(name, service))
 
 
-def _resumed(was_paused: bool) -> Done:
-    return Done(done=1, left={}) if was_paused else Done(done=0, left={_("not paused"): 1})
+def _resumed(name: str, service: str) -> Done:
+    """A name nobody has is refused only where it is not paused: all listeners of its service may be down."""
+    if inspection.resume(name, service=service):
+        return Done(done=1, left={})
+    _known(name, service)
+    return Done(done=0, left={_("not paused"): 1})
 
 
 def _stop(asked: Asked) -> Act:
@@ -169,7 +179,7 @@ def _stop(asked: Asked) -> Act:
 
 
 def _discard(asked: Asked) -> Act:
-    chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver")}
+    chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver") if asked[name]}
     counted_at = now()
     count = inspection.count_dead(**chosen)
     question = ngettext("Delete %s dead letter for good?", "Delete %s dead letters for good?", count) % f"{count:,}"

@@ -80,7 +80,7 @@ def _groups(asked: Asked, server: Server) -> Found:
 def chosen_groups(asked: Asked, server: Server) -> list[inspection.GroupFacts]:
     """The consumer groups that ``--channel`` and ``--group`` mean."""
     found = inspection.groups(server=server)
-    return [each for each in found if matches(asked, each.channel) and asked["group"] in ("", each.name)]
+    return [each for each in found if matches(asked, each.channel) and asked["group"] in (None, each.name)]
 
 
 def unseen_channels(asked: Asked, server: Server) -> list[str]:
@@ -103,7 +103,8 @@ def _consumers(asked: Asked, server: Server) -> Found:
 
 def _receivers(asked: Asked, server: Server) -> Found:
     found = inspection.receivers(server=server)
-    return Found([facts(each) for each in found if matches(asked, each.channel) and asked["group"] in ("", each.group)])
+    wanted = (each for each in found if matches(asked, each.channel) and asked["group"] in (None, each.group))
+    return Found([facts(each) for each in wanted])
 
 
 def _listeners(asked: Asked, server: Server) -> Found:
@@ -125,9 +126,9 @@ def _pending(asked: Asked, server: Server) -> Found:
 
 
 def _events(asked: Asked, server: Server) -> Found:
-    names = ("type", "key", "id", "since", "until")
-    wanted = {name: asked[name] for name in names if asked[name]}
-    page = inspection.events(asked["channel"] or "*", text=asked["find"], limit=asked["limit"], server=server, **wanted)
+    names = {"find": "text", **{name: name for name in ("type", "key", "id", "since", "until")}}
+    wanted = {name: asked[option] for option, name in names.items() if asked[option]}
+    page = inspection.events(asked["channel"] or "*", limit=asked["limit"], server=server, **wanted)
     return Found([event_row(each) for each in page.events], note=_how_far(page))
 
 
@@ -146,12 +147,13 @@ def event_row(event: inspection.EventFacts) -> Row:
 
 def _dead(asked: Asked, server: Server) -> Found:
     """By what went wrong."""
-    return Found([facts(each) for each in inspection.errors(receiver=asked["receiver"], limit=asked["limit"] + 1)])
+    found = inspection.errors(receiver=asked["receiver"] or "", limit=asked["limit"] + 1)
+    return Found([facts(each) for each in found])
 
 
 def _letters(asked: Asked, server: Server) -> Found:
     """Each dead letter of one error."""
-    wanted = {name: asked[name] for name in ("fingerprint", "receiver")}
+    wanted = {name: asked[name] or "" for name in ("fingerprint", "receiver")}
     return Found(list(map(_letter, inspection.held_deliveries(state="dead", limit=asked["limit"] + 1, **wanted))))
 
 

@@ -13,7 +13,7 @@ from ... import inspection
 from ...inspection import Done, Server
 from ...process import Exit
 from ...wording import one_line
-from ..acts import wanted
+from ..acts import ACTS, wanted
 from ..arguments import count, limit, moment, seconds
 from ..base import EventsCommand, add_format
 from ..limits import Verdict, judge_age, judge_dead, judge_lag
@@ -35,8 +35,8 @@ class Command(EventsCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.description = _("Show what happens to events: behind, pending, failed, unsent; and act on it.")
         parser.add_argument("subject", nargs="?", choices=SUBJECTS, default="overview", help=_("What to show."))
-        parser.add_argument("--channel", default="", metavar="GLOB", help=_("Only these channels."))
-        parser.add_argument("--group", default="", help=_("Only this consumer group."))
+        parser.add_argument("--channel", metavar="GLOB", help=_("Only these channels."))
+        parser.add_argument("--group", help=_("Only this consumer group."))
         parser.add_argument("--limit", type=count, default=50, metavar="N", help=_("At most N rows (50)."))
         add_format(parser, "table", "json")
         _add_filters(parser)
@@ -44,6 +44,7 @@ class Command(EventsCommand):
         _add_acts(parser)
 
     def run(self, options: dict[str, Any]) -> Exit:
+        _refuse_nothing(options)
         _refuse_strays(options)
         act = wanted(options)
         if not act:
@@ -105,15 +106,15 @@ class Command(EventsCommand):
 
 def _add_filters(parser: ArgumentParser) -> None:
     events = parser.add_argument_group(_("events"))
-    events.add_argument("--find", default="", metavar="TEXT", help=_("With this text in them."))
-    events.add_argument("--type", default="", metavar="GLOB", help=_("Of these types."))
-    events.add_argument("--key", default="", help=_("With this key."))
-    events.add_argument("--id", default="", help=_("With this id, of the event or of its entry."))
+    events.add_argument("--find", metavar="TEXT", help=_("With this text in them."))
+    events.add_argument("--type", metavar="GLOB", help=_("Of these types."))
+    events.add_argument("--key", help=_("With this key."))
+    events.add_argument("--id", help=_("With this id, of the event or of its entry."))
     events.add_argument("--since", type=moment, metavar="T", help=_("From this moment on, ISO 8601."))
     events.add_argument("--until", type=moment, metavar="T", help=_("Up to this moment."))
     dead = parser.add_argument_group(_("dead letters"))
-    dead.add_argument("--fingerprint", default="", metavar="F", help=_("Of this error."))
-    dead.add_argument("--receiver", default="", metavar="R", help=_("Of this receiver."))
+    dead.add_argument("--fingerprint", metavar="F", help=_("Of this error."))
+    dead.add_argument("--receiver", metavar="R", help=_("Of this receiver."))
     dead.add_argument("--ids", nargs="+", default=(), metavar="ID", help=_("With --discard: these."))
 
 
@@ -128,16 +129,25 @@ def _add_acts(parser: ArgumentParser) -> None:
     acts = parser.add_argument_group(_("to act; each asks first"))
     place = (_("CHANNEL"), _("GROUP"))
     acts.add_argument("--claim", nargs=2, metavar=place, help=_("groups: take what dead consumers have in hand."))
-    acts.add_argument("--consumer", default="", metavar="C", help=_("With --claim: what this one has."))
+    acts.add_argument("--consumer", metavar="C", help=_("With --claim: what this one has."))
     acts.add_argument("--remove-consumer", nargs=3, metavar=(*place, "C"), help=_("groups: one with nothing pending."))
     acts.add_argument("--move", nargs=3, metavar=(*place, "ID"), help=_("groups: read on behind ID; 0 is all, $ none."))
     acts.add_argument("--skip", nargs="+", metavar="…", help=_("pending: CHANNEL GROUP ID …: settle without running."))
     acts.add_argument("--pause", metavar="R", help=_("receivers: let no listener run this one."))
     acts.add_argument("--resume", metavar="R", help=_("receivers: let it run again."))
-    acts.add_argument("--service", default="", help=_("With --pause and --resume: whose it is; else of this project."))
+    acts.add_argument("--service", help=_("With --pause and --resume: whose it is; else of this project."))
     acts.add_argument("--stop", metavar="ID", help=_("listeners: ask this one to stop."))
     acts.add_argument("--discard", action="store_true", help=_("dead: delete those named by the options above."))
     acts.add_argument("--yes", action="store_true", help=_("Do not ask."))
+
+
+def _refuse_nothing(options: dict[str, Any]) -> None:
+    """`--fingerprint "$F"` with nothing in F is a mistake, not the dead letters of every error."""
+    for name in ("channel", "group", "consumer", "service", *OF_EVENTS, *OF_LETTERS, *ACTS):
+        value = options[name]
+        if value == "" or (isinstance(value, (list, tuple)) and "" in value):
+            text = _("--%(option)s has nothing in it.") % {"option": name.replace("_", "-")}
+            raise CommandError(text, returncode=Exit.USAGE)
 
 
 def _refuse_strays(options: dict[str, Any]) -> None:
@@ -170,6 +180,8 @@ def _judge(options: dict[str, Any], server: Server) -> Verdict:
         if options["fail_age"] is not None:
             judge_age(groups, most=options["fail_age"], into=verdict)
         _note_unseen(options, server, verdict)
+        if not (groups or server.trouble or verdict.unknown):
+            _note_absence(options, verdict)
     if options["fail_dead"] is not None:
         judge_dead(inspection.dead_count(), most=options["fail_dead"], into=verdict)
     return verdict
@@ -179,6 +191,13 @@ def _note_unseen(options: dict[str, Any], server: Server, verdict: Verdict) -> N
     """Where XINFO is refused there are no groups to judge, which is not the same as none that is behind."""
     refused = [answer for command, answer in server.refusals.items() if command.startswith("XINFO")]
     verdict.unknown.extend(_("lag and age: %s") % why for why in (*refused, *unseen_channels(options, server)))
+
+
+def _note_absence(options: dict[str, Any], verdict: Verdict) -> None:
+    """A group that was named and is not there, after FLUSHALL or for a slip of the pen, is none that keeps up."""
+    named = " ".join(f"--{name} {options[name]}" for name in ("channel", "group") if options[name])
+    if named:
+        verdict.unknown.append(_("lag and age: there is no consumer group for %s") % named)
 
 
 def _code(verdict: Verdict, *, is_away: bool, options: dict[str, Any]) -> Exit:

@@ -6,7 +6,6 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext as translated
 
 from ...exceptions import ReplayError
 from ...process import Exit
@@ -69,7 +68,7 @@ def _sum(replay: Replay) -> str:
     done = _("would be replayed") if replay.dry_run else _("replayed")
     parts = [f"{counted(replay.replayed.total(), 'event')} {done}", f"{replay.waiting:,} {_('waiting already')}"]
     left = sorted(replay.left.items())
-    parts += [_("%(count)s left: %(reason)s") % {"count": f"{n:,}", "reason": translated(why)} for why, n in left]
+    parts += [_("%(count)s left: %(reason)s") % {"count": f"{n:,}", "reason": _(why)} for why, n in left]
     return " · ".join(parts)
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -100,6 +101,18 @@ def test_what_is_unknown_is_a_dash_and_null_and_never_0(shop: redis.Redis) -> No
     (group,) = facts("groups")["groups"]
     assert group["eta"] is None
     assert "—" in run("groups").splitlines()[1]
+
+
+@pytest.mark.parametrize("is_served", [True, False])
+def test_only_a_group_that_somebody_serves_will_have_caught_up(
+    shop: redis.Redis, redis_location: str, is_served: bool
+) -> None:
+    if is_served:
+        announce("one:1:a", redis_location)
+    for ago in range(3):
+        shop.hset(f"{conf.PREFIX}:redis-events:stats:{int(time.time() // 60) - ago}", "settled orders shop", 1)
+    (group,) = facts("groups")["groups"]
+    assert (group["rate"] is not None, group["eta"] is not None) == (True, is_served)
 
 
 def test_pending_entries_say_who_has_them(shop: redis.Redis) -> None:

@@ -111,7 +111,7 @@ class GroupFacts:
     rate: float | None = None
     """Deliveries settled a minute, over the last five."""
     eta: float | None = None
-    """Seconds until it has caught up, at that rate."""
+    """Seconds until it has caught up, at that rate; None where nobody serves it."""
     is_served: bool | None = None
     """Whether some listener that is alive serves it."""
 

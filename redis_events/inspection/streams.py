@@ -199,6 +199,7 @@ def _group(stream: Stream, group: dict[str, Any], answers: Sequence[Any], here: 
     first = min(waiting, key=parse, default=None)
     rate = speeds.settled(stream.name, name)
     alive = [_is_alive(each, here) for each in consumers] if consumers is not None else None
+    is_served = here.serves(stream.name, name)
     return GroupFacts(
         channel=stream.name,
         name=name,
@@ -213,8 +214,8 @@ def _group(stream: Stream, group: dict[str, Any], answers: Sequence[Any], here: 
         last_id=group["last-delivered-id"].decode(),
         last_delivered=moment(group["last-delivered-id"].decode()),
         rate=rate,
-        eta=_eta(lag, group["pending"], rate),
-        is_served=here.serves(stream.name, name),
+        eta=None if is_served is False else _eta(lag, group["pending"], rate),
+        is_served=is_served,
     )
 
 

@@ -258,8 +258,13 @@ def _aliases() -> list[str]:
 
 
 def _is_called(receiver: Receiver, name: str) -> bool:
+    return name in names_of(receiver)
+
+
+def names_of(receiver: Receiver) -> tuple[str, str]:
+    """What it may be called: by its name, or by the dotted path of its function."""
     function = receiver.function
-    return name in (receiver.name, f"{function.__module__}.{function.__qualname__}")
+    return receiver.name, f"{function.__module__}.{function.__qualname__}"
 
 
 def _receiver(name: str) -> Receiver:

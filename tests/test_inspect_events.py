@@ -350,6 +350,28 @@ def test_a_group_is_moved_and_an_idle_consumer_removed(shop: redis.Redis, prefix
     assert "gone:1:a" not in {each["name"] for each in facts("consumers")["consumers"]}
 
 
+@pytest.mark.parametrize(
+    ("act", "line"),
+    [
+        (("groups", "--remove-consumer", "orders", "shop", "nobody"), "no consumer 'nobody'; there are: gone:1:a"),
+        (("groups", "--remove-consumer", "orders", "shpo", "nobody"), "no consumer group 'shpo'; there are: shop"),
+        (("groups", "--move", "orders", "shpo", "0"), "no consumer group 'shpo'; there are: shop"),
+        (("groups", "--move", "ordres", "shop", "0"), "ordres has no consumer group 'shop'; there are: none"),
+        (("groups", "--claim", "orders", "shpo"), "no consumer group 'shpo'; there are: shop"),
+        (("pending", "--skip", "orders", "shop:no", "1-1"), "no consumer group 'shop:no'; there are: shop"),
+        (("dead", "--discard", "--fingerprint", "nope"), "There is no dead letter of that: nope."),
+        (("dead", "--discard", "--ids", "99999"), "There is no dead letter of that: 99999."),
+        (("dead", "--discard", "--receiver", "app.heer"), "There is no dead letter of that: app.heer."),
+    ],
+)
+def test_what_is_not_there_is_not_acted_on(shop: redis.Redis, act: tuple[str, ...], line: str) -> None:
+    assert line in run(*act, "--yes", code=2)
+
+
+def test_a_receiver_of_which_nothing_has_failed_is_no_mistake(shop: redis.Redis) -> None:
+    assert run("dead", "--discard", "--receiver", "app.hear", "--yes") == "0 done\n"
+
+
 def test_an_act_asked_for_in_the_wrong_place_does_nothing(shop: redis.Redis) -> None:
     die()
     assert "`inspect_events dead`" in run("groups", "--discard", "--yes", code=2)

@@ -587,6 +587,16 @@ def test_a_receiver_is_paused_and_resumed(world: World, root: Client) -> None:
     assert LogEntry.objects.count() == 2
 
 
+def test_what_a_paused_receiver_has_parked_is_counted(streams: Any, root: Client) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    dead_letter(1, state="parked")
+    dead_letter(2, state="waiting", due=now())
+    text = said(root, page(ReceiverStatus, "change", to="shop/tests.index"))
+    assert "Waiting to run again 1" in text
+    assert "Parked until it is resumed 1" in text
+    assert "Waiting" in said(root, page(ReceiverStatus))
+
+
 def test_a_listener_is_asked_to_stop(world: World, root: Client, redis_client: redis.Redis) -> None:
     one = page(ListenerStatus, "change", to=own_id())
     confirm(root, follow(root, html_of(root, one), "Ask it to stop"))

@@ -19,6 +19,7 @@ import redis
 
 from redis_events import Event, Reject, inspection, publish, receives
 from redis_events.conf import conf
+from redis_events.events import now
 from redis_events.heartbeat import Announced, Card, beat
 from redis_events.inspection.server import _memory
 from redis_events.models import DeadLetter, HeldDelivery
@@ -151,6 +152,23 @@ def test_dead_letters_stand_by_their_error_and_one_error_shows_each(shop: redis.
     letters = facts("dead", "--fingerprint", error["fingerprint"])["dead"]
     assert {each["event_id"] for each in letters} == {"event-0", "event-1", "event-2"}
     assert "event-0" in run("dead", "--fingerprint", error["fingerprint"])
+
+
+def test_what_waits_and_what_is_parked_is_counted(shop: redis.Redis) -> None:
+    die()
+    HeldDelivery.objects.filter(event_id="event-0").update(state="waiting", due=now())
+    HeldDelivery.objects.exclude(event_id="event-0").update(state="parked")
+    overview, (receiver,) = facts()["overview"], facts("receivers")["receivers"]
+    assert [(each["waiting"], each["parked"]) for each in (overview, receiver)] == [(1, 2)] * 2
+    assert re.search(r"^waiting to run again +1\nparked +2$", run(), re.MULTILINE)
+    heads, row = run("receivers").splitlines()
+    assert row[heads.index("WAITING") :].split()[:2] == ["1", "2"]
+
+
+def test_what_another_service_holds_nobody_here_can_count(shop: redis.Redis, redis_location: str) -> None:
+    announce("far:1:a", redis_location, service="billing")
+    found = {each["service"]: each["waiting"] for each in facts("receivers")["receivers"]}
+    assert found == {"billing": None, "shop": 0}
 
 
 def test_more_than_the_limit_is_said_to_be_there(shop: redis.Redis) -> None:
@@ -295,10 +313,10 @@ def test_what_is_alive_is_only_claimed_from_by_name(shop: redis.Redis, redis_loc
     assert run(*CLAIM, "--consumer", "gone:1:a", "--yes") == "2 done\n"
 
 
-def announce(id: str, location: str) -> None:
+def announce(id: str, location: str, *, service: str = "shop") -> None:
     wire = Wire(location, timeout=2.0)
     receivers = (Announced(name="app.hear", channel="orders", types=None, group=""),)
-    beat(wire, Card(id=id, service="shop", host="one", pid=1, version="1", started=1.0, receivers=receivers))
+    beat(wire, Card(id=id, service=service, host="one", pid=1, version="1", started=1.0, receivers=receivers))
     wire.close()
 
 

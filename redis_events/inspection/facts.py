@@ -165,6 +165,10 @@ class ReceiverFacts:
     p50: float | None = None
     p95: float | None = None
     last_run: datetime | None = None
+    waiting: int | None = None
+    """Held deliveries that run when they are due; those of another service stand in its own tables."""
+    parked: int | None = None
+    """Held deliveries that run when it is resumed."""
     paused_by: str | None = None
     paused_at: datetime | None = None
 
@@ -284,6 +288,10 @@ class Overview:
     groups: Sequence[GroupFacts]
     errors: Sequence[ErrorGroup]
     dead_letters: int | None
+    waiting: int | None
+    """Held deliveries that run when they are due."""
+    parked: int | None
+    """Held deliveries of receivers that are paused."""
     events: Sequence[EventFacts]
     listeners_alive: int | None
     outboxes: Sequence[OutboxFacts]

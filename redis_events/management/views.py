@@ -259,6 +259,8 @@ VIEWS = {
             (lazy("done"), "done"),
             (lazy("retried"), "retried"),
             (lazy("dead"), "dead"),
+            (lazy("waiting"), "waiting"),
+            (lazy("parked"), "parked"),
             (lazy("half within"), _in_ms("p50")),
             (lazy("95 % within"), _in_ms("p95")),
             (lazy("last run"), "last_run"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -113,10 +113,10 @@ class Replay:
             self._count(self._revive([row for row in page if self._can_run(row, known)], alias))
 
     def _can_run(self, row: HeldDelivery, known: dict[str, Receiver]) -> bool:
-        if row.receiver in known:
-            return True
-        self.left[NO_RECEIVER if row.receiver else NO_EVENT] += 1
-        return False
+        why = obstacle(row.receiver, known)
+        if why:
+            self.left[why] += 1
+        return not why
 
     def _revive(self, rows: Sequence[HeldDelivery], alias: str) -> Sequence[HeldDelivery]:
         """Those that were dead still. Their history stays until the next run; that run is their first again."""
@@ -255,6 +255,13 @@ def _refuse_ambiguous(ids: Sequence[str], found: dict[str, QuerySet[HeldDelivery
 def _aliases() -> list[str]:
     """Every database of this service that may have dead letters."""
     return sorted(held.aliases(all_receivers()) | {held.default_alias()})
+
+
+def obstacle(receiver: str, known: Collection[str]) -> str:
+    """Why a dead letter of this receiver cannot be replayed, where these are known; ``""`` where it can."""
+    if receiver in known:
+        return ""
+    return NO_RECEIVER if receiver else NO_EVENT
 
 
 def _is_called(receiver: Receiver, name: str) -> bool:

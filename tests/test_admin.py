@@ -244,6 +244,15 @@ def test_an_event_is_found_by_a_number_in_its_data(streams: Any, root: Client) -
     assert "Looked at 2 entries" in text_of(html)
 
 
+@pytest.mark.parametrize("name", ["since", "until"])
+def test_a_moment_that_is_none_finds_nothing_and_is_said(streams: Any, root: Client, name: str) -> None:
+    order(1)
+    for wrong in ("nonsense", "2026-13-40T00:00"):
+        text = said(root, f"{page(LoggedEvent)}?{name}={wrong}")
+        assert f"“{wrong}” is no moment" in text
+        assert "shop.order.paid" not in text
+
+
 def test_a_search_that_was_cut_goes_on_where_it_was(streams: Any, root: Client) -> None:
     for number in range(60):
         order(number)

@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why the server cannot be asked. ``kind``: refused, silent, password, forbidden, loading, memory, other."""
+    """Why the server cannot be asked.
+
+    ``kind``: refused, host, database, silent, password, forbidden, loading, memory-full, read-only, memory, other.
+    """
 
     kind: str
     message: str

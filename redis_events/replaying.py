@@ -80,6 +80,10 @@ class Replay:
         self._page = min(PAGE, rate or PAGE)
         self._due = now()
 
+    def left_in_words(self) -> dict[str, int]:
+        """``left`` in the language that is active: its own keys are the same in all."""
+        return {_(reason): count for reason, count in sorted(self.left.items())}
+
     # -------------------------------------------------------------- dead letters
 
     def dead_letters(

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils.translation import override
 
 import redis_events
+from redis_events import inspection
 from redis_events.conf import READERS
 from tests.pages import World, build_world, logged_in, user
 from tests.servers import Server, needs
@@ -118,6 +120,14 @@ def test_every_word_on_every_page_is_translated(world: World, in_brackets: None)
             found = words_outside_brackets(html.split("<main")[1])
             untranslated |= {f"{model} {view}": found} if found else {}
     assert not untranslated, "\n".join(f"{page}: {words}" for page, words in untranslated.items())
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_why_a_replay_left_something_is_translated(world: World, in_brackets: None) -> None:
+    world.letter.receiver = "gone.away"
+    world.letter.save()
+    with override("eo"):
+        assert inspection.replay(receiver="gone.away").left == {"⟦no receiver of that name here⟧": 1}
 
 
 def words_outside_brackets(html: str) -> list[str]:

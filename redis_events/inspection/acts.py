@@ -236,7 +236,7 @@ def replay(
     """
     task = Replay()
     task.dead_letters(ids=ids, fingerprint=fingerprint, receiver=receiver, using=using, until=until)
-    return Done(done=task.replayed.total(), left=dict(task.left))
+    return Done(done=task.replayed.total(), left=task.left_in_words())
 
 
 def discard(

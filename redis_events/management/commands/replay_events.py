@@ -76,8 +76,8 @@ def _table(replay: Replay) -> str:
 def _sum(replay: Replay) -> str:
     done = _("would be replayed") if replay.dry_run else _("replayed")
     parts = [f"{counted(replay.replayed.total(), 'event')} {done}", f"{replay.waiting:,} {_('waiting already')}"]
-    left = sorted(replay.left.items())
-    parts += [_("%(count)s left: %(reason)s") % {"count": f"{n:,}", "reason": _(why)} for why, n in left]
+    left = replay.left_in_words().items()
+    parts += [_("%(count)s left: %(reason)s") % {"count": f"{n:,}", "reason": why} for why, n in left]
     return " · ".join(parts)
 
 

@@ -82,7 +82,7 @@ class Replay:
 
     def left_in_words(self) -> dict[str, int]:
         """``left`` in the language that is active: its own keys are the same in all."""
-        return {_(reason): count for reason, count in sorted(self.left.items())}
+        return {in_words(reason): count for reason, count in sorted(self.left.items())}
 
     # -------------------------------------------------------------- dead letters
 
@@ -266,6 +266,11 @@ def obstacle(receiver: str, known: Collection[str]) -> str:
     if receiver in known:
         return ""
     return NO_RECEIVER if receiver else NO_EVENT
+
+
+def in_words(reason: str) -> str:
+    """Why something was left, in the language that is active."""
+    return _(reason) if reason else ""  # for "" gettext has the head of its catalogue
 
 
 def _is_called(receiver: Receiver, name: str) -> bool:

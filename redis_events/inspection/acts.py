@@ -217,8 +217,7 @@ def foresee_replay(
 
 def obstacle(receiver: str) -> str:
     """Why this code cannot replay dead letters of a receiver; ``""`` where it can."""
-    why = replaying.obstacle(receiver, {each.name for each in all_receivers()})
-    return _(why) if why else ""
+    return replaying.in_words(replaying.obstacle(receiver, {each.name for each in all_receivers()}))
 
 
 def replay(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -82,7 +82,7 @@ class Replay:
 
     def left_in_words(self) -> dict[str, int]:
         """``left`` in the language that is active: its own keys are the same in all."""
-        return {_(reason): count for reason, count in sorted(self.left.items())}
+        return {in_words(reason): count for reason, count in sorted(self.left.items())}
 
     # -------------------------------------------------------------- dead letters
 
@@ -117,10 +117,10 @@ class Replay:
             self._count(self._revive([row for row in page if self._can_run(row, known)], alias))
 
     def _can_run(self, row: HeldDelivery, known: dict[str, Receiver]) -> bool:
-        if row.receiver in known:
-            return True
-        self.left[NO_RECEIVER if row.receiver else NO_EVENT] += 1
-        return False
+        why = obstacle(row.receiver, known)
+        if why:
+            self.left[why] += 1
+        return not why
 
     def _revive(self, rows: Sequence[HeldDelivery], alias: str) -> Sequence[HeldDelivery]:
         """Those that were dead still. Their history stays until the next run; that run is their first again."""
@@ -261,9 +261,26 @@ def _aliases() -> list[str]:
     return sorted(held.aliases(all_receivers()) | {held.default_alias()})
 
 
+def obstacle(receiver: str, known: Collection[str]) -> str:
+    """Why a dead letter of this receiver cannot be replayed, where these are known; ``""`` where it can."""
+    if receiver in known:
+        return ""
+    return NO_RECEIVER if receiver else NO_EVENT
+
+
+def in_words(reason: str) -> str:
+    """Why something was left, in the language that is active."""
+    return _(reason) if reason else ""  # for "" gettext has the head of its catalogue
+
+
 def _is_called(receiver: Receiver, name: str) -> bool:
+    return name in names_of(receiver)
+
+
+def names_of(receiver: Receiver) -> tuple[str, str]:
+    """What it may be called: by its name, or by the dotted path of its function."""
     function = receiver.function
-    return name in (receiver.name, f"{function.__module__}.{function.__qualname__}")
+    return receiver.name, f"{function.__module__}.{function.__qualname__}"
 
 
 def _receiver(name: str) -> Receiver:

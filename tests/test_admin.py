@@ -151,6 +151,18 @@ def test_pages_that_are_empty_teach_how_they_fill(streams: Any, root: Client) ->
     assert "listen_events" in html_of(root, page(ListenerStatus))
 
 
+def test_a_channel_that_cannot_be_read_shows_the_servers_answer_and_no_lesson(
+    streams: Any, root: Client, redis_client: redis.Redis
+) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    redis_client.set(conf.redis_name(CHANNEL), "x")
+    text = said(root, page(Channel, "change", to=CHANNEL))
+    assert text.count("WRONGTYPE") == 2
+    assert "has a consumer group" not in text
+    assert "No stream has an event" not in text
+    assert "shop.orders: WRONGTYPE" in said(root, page(ConsumerGroup))
+
+
 def test_what_is_not_there_is_not_found(world: World, root: Client) -> None:
     nothing = {
         Channel: "nowhere",
@@ -230,6 +242,15 @@ def test_an_event_is_found_by_a_number_in_its_data(streams: Any, root: Client) -
     assert "70002" in html
     assert "70001" not in html
     assert "Looked at 2 entries" in text_of(html)
+
+
+@pytest.mark.parametrize("name", ["since", "until"])
+def test_a_moment_that_is_none_finds_nothing_and_is_said(streams: Any, root: Client, name: str) -> None:
+    order(1)
+    for wrong in ("nonsense", "2026-13-40T00:00"):
+        text = said(root, f"{page(LoggedEvent)}?{name}={wrong}")
+        assert f"“{wrong}” is no moment" in text
+        assert "shop.order.paid" not in text
 
 
 def test_a_search_that_was_cut_goes_on_where_it_was(streams: Any, root: Client) -> None:
@@ -379,11 +400,40 @@ def test_an_id_that_is_also_another_letters_event_id_touches_neither(streams: An
     assert "event ids of other dead letters" in said(root, page(DeadLetter))
 
 
-def test_what_nobody_here_can_run_is_left_alone_and_said(streams: Any, root: Client) -> None:
+def test_what_nobody_here_can_run_is_not_asked_for_and_said(streams: Any, root: Client) -> None:
     letter = dead_letter(receiver="gone.away")
-    confirm(root, f"{page(DeadLetter, 'replay')}?select=default:{letter.pk}")
+    answer = root.get(f"{page(DeadLetter, 'replay')}?select=default:{letter.pk}")
+    assert answer.status_code == 302
     assert states() == {"event-1": "dead"}
-    assert "1 left alone (no receiver of that name here: 1)" in said(root, page(DeadLetter))
+    assert "None of them can be replayed (no receiver of that name here: 1)" in said(root, page(DeadLetter))
+
+
+@pytest.mark.parametrize(
+    ("receiver", "why"), [("", "no event"), ("gone.away", "no receiver of that name here"), ("tests.index", "")]
+)
+def test_what_cannot_be_replayed_has_no_button_for_it_but_the_reason(
+    streams: Any, root: Client, receiver: str, why: str
+) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    letter = dead_letter(receiver=receiver)
+    of_error = f"{page(DeadLetter)}?fingerprint={letter.fingerprint}&using=default"
+    for address in (page(DeadLetter), of_error, page(DeadLetter, "change", to=f"default:{letter.pk}")):
+        html = html_of(root, address)
+        assert ("/replay/" in html) is not bool(why)
+        assert (f"cannot be replayed: {why}" in html) is bool(why)
+        assert "/discard/" in html
+
+
+def test_of_a_choice_only_what_can_be_replayed_is_counted(streams: Any, root: Client) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    letters = [dead_letter(1), dead_letter(2, receiver="gone.away")]
+    selected = "&".join(f"select=default:{each.pk}" for each in letters)
+    address = f"{page(DeadLetter, 'replay')}?{selected}"
+    asked = said(root, address)
+    assert "Let the receiver of 1 dead letter run again?" in asked
+    assert "left alone (no receiver of that name here: 1)" in asked
+    confirm(root, address)
+    assert states() == {"event-1": "waiting", "event-2": "dead"}
 
 
 def test_discarding_leaves_a_note_in_the_log(streams: Any, root: Client) -> None:
@@ -412,6 +462,8 @@ FORGED = ("", "soon", "0001-01-01T00:00:00+14:00", "9999-12-31T00:00:00+00:00", 
 @pytest.mark.parametrize("of", [f"fingerprint={'f' * 16}", "receiver=tests.index"])
 @pytest.mark.parametrize("view", ["replay", "discard"])
 def test_a_moment_that_no_confirmation_gave_is_refused_and_said(streams: Any, root: Client, view: str, of: str) -> None:
+    for name in ("tests.index", "tests.other"):
+        receives(CHANNEL, name=name)(lambda event: None)
     dead_letter(1), dead_letter(2, receiver="tests.other", fingerprint="e" * 16)
     other = html_of(root, f"{page(DeadLetter, view)}?fingerprint={'e' * 16}")
     (elsewhere,) = re.findall(r'name="until" value="([^"]*)"', other)
@@ -573,6 +625,16 @@ def test_a_receiver_is_paused_and_resumed(world: World, root: Client) -> None:
     confirm(root, follow(root, html_of(root, one), "Resume"))
     assert "paused by root" not in said(root, page(ReceiverStatus))
     assert LogEntry.objects.count() == 2
+
+
+def test_what_a_paused_receiver_has_parked_is_counted(streams: Any, root: Client) -> None:
+    receives(CHANNEL, name="tests.index")(lambda event: None)
+    dead_letter(1, state="parked")
+    dead_letter(2, state="waiting", due=now())
+    text = said(root, page(ReceiverStatus, "change", to="shop/tests.index"))
+    assert "Waiting to run again 1" in text
+    assert "Parked until it is resumed 1" in text
+    assert "Waiting" in said(root, page(ReceiverStatus))
 
 
 def test_a_listener_is_asked_to_stop(world: World, root: Client, redis_client: redis.Redis) -> None:

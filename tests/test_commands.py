@@ -252,7 +252,7 @@ def test_a_fit_server_is_0_and_each_check_one_line(elsewhere: Callable[[str], Pr
         listener.wait_for_line("Listening on", timeout=20)
         process = project.manage("check_events", "--fail-level", "warning")
         ended(process, 0)
-    assert process.lines[-1] == "11 ok"
+    assert process.lines[-1] == "12 ok"
     assert all(line.startswith("ok ") for line in process.lines[:-1])
 
 
@@ -338,7 +338,7 @@ def test_the_checks_are_one_document(elsewhere: Callable[[str], Project]) -> Non
     found = json.loads(process.output)
     assert found["level"] == "warning"
     assert {each["level"] for each in found["checks"]} == {"ok", "warning"}
-    assert len({each["id"] for each in found["checks"]}) == 11
+    assert len({each["id"] for each in found["checks"]}) == 12
 
 
 def test_missing_tables_are_5(make_project: Callable[..., Project]) -> None:

@@ -261,6 +261,21 @@ def test_none_is_what_an_unreachable_server_says_of_rights(shop: dict[str, Any],
 # ------------------------------------------------------------------ the others
 
 
+def test_a_channel_that_cannot_be_read_is_an_error_with_the_servers_answer(
+    shop: dict[str, Any], server: Server, prefix: str
+) -> None:
+    assert found()["channels"].level == "ok"
+    server.client().set(f"{prefix}:orders", "x")
+    check = found()["channels"]
+    assert (check.level, check.detail.partition(" Op")[0]) == ("error", "orders: WRONGTYPE")
+
+
+def test_a_channel_our_user_may_not_see_is_unknown(shop: dict[str, Any], settings: Any, own_server: Server) -> None:
+    check = at(settings, limited(own_server, "-xinfo"))["channels"]
+    assert check.level == "unknown"
+    assert "NOPERM" in check.detail
+
+
 def test_another_services_contradiction_is_an_error_that_names_both(
     shop: dict[str, Any], settings: Any, server: Server, prefix: str
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from functools import partial
@@ -18,6 +19,7 @@ import redis
 
 from redis_events import Event, Reject, inspection, publish, receives
 from redis_events.conf import conf
+from redis_events.events import now
 from redis_events.heartbeat import Announced, Card, beat
 from redis_events.inspection.server import _memory
 from redis_events.models import DeadLetter, HeldDelivery
@@ -102,6 +104,18 @@ def test_what_is_unknown_is_a_dash_and_null_and_never_0(shop: redis.Redis) -> No
     assert "—" in run("groups").splitlines()[1]
 
 
+@pytest.mark.parametrize("is_served", [True, False])
+def test_only_a_group_that_somebody_serves_will_have_caught_up(
+    shop: redis.Redis, redis_location: str, is_served: bool
+) -> None:
+    if is_served:
+        announce("one:1:a", redis_location)
+    for ago in range(3):
+        shop.hset(f"{conf.PREFIX}:redis-events:stats:{int(time.time() // 60) - ago}", "settled orders shop", 1)
+    (group,) = facts("groups")["groups"]
+    assert (group["rate"] is not None, group["eta"] is not None) == (True, is_served)
+
+
 def test_pending_entries_say_who_has_them(shop: redis.Redis) -> None:
     entries = facts("pending")["pending"]
     assert [(each["consumer"], each["is_alive"], each["deliveries"]) for each in entries] == [
@@ -138,6 +152,23 @@ def test_dead_letters_stand_by_their_error_and_one_error_shows_each(shop: redis.
     letters = facts("dead", "--fingerprint", error["fingerprint"])["dead"]
     assert {each["event_id"] for each in letters} == {"event-0", "event-1", "event-2"}
     assert "event-0" in run("dead", "--fingerprint", error["fingerprint"])
+
+
+def test_what_waits_and_what_is_parked_is_counted(shop: redis.Redis) -> None:
+    die()
+    HeldDelivery.objects.filter(event_id="event-0").update(state="waiting", due=now())
+    HeldDelivery.objects.exclude(event_id="event-0").update(state="parked")
+    overview, (receiver,) = facts()["overview"], facts("receivers")["receivers"]
+    assert [(each["waiting"], each["parked"]) for each in (overview, receiver)] == [(1, 2)] * 2
+    assert re.search(r"^waiting to run again +1\nparked +2$", run(), re.MULTILINE)
+    heads, row = run("receivers").splitlines()
+    assert row[heads.index("WAITING") :].split()[:2] == ["1", "2"]
+
+
+def test_what_another_service_holds_nobody_here_can_count(shop: redis.Redis, redis_location: str) -> None:
+    announce("far:1:a", redis_location, service="billing")
+    found = {each["service"]: each["waiting"] for each in facts("receivers")["receivers"]}
+    assert found == {"billing": None, "shop": 0}
 
 
 def test_more_than_the_limit_is_said_to_be_there(shop: redis.Redis) -> None:
@@ -241,6 +272,15 @@ def test_a_user_without_xinfo_sees_dashes_the_reason_and_no_limit_that_holds() -
     assert facts("channels")["channels"][0]["length"] is None
 
 
+def test_a_channel_that_cannot_be_read_is_not_taken_for_one_that_is_well(shop: redis.Redis) -> None:
+    shop.set(f"{conf.PREFIX}:orders", "x")
+    for limit in ("--fail-lag", "--fail-age"):
+        assert "lag and age: orders: WRONGTYPE" in run("groups", limit, "10", code=4)
+    assert "WRONGTYPE" not in run("groups", "--fail-lag", "10", "--channel", "other", code=4)
+    assert run("groups").startswith("orders: WRONGTYPE")
+    assert "WRONGTYPE" in run("channels")
+
+
 # ------------------------------------------------------------------ acting
 
 
@@ -273,10 +313,10 @@ def test_what_is_alive_is_only_claimed_from_by_name(shop: redis.Redis, redis_loc
     assert run(*CLAIM, "--consumer", "gone:1:a", "--yes") == "2 done\n"
 
 
-def announce(id: str, location: str) -> None:
+def announce(id: str, location: str, *, service: str = "shop") -> None:
     wire = Wire(location, timeout=2.0)
     receivers = (Announced(name="app.hear", channel="orders", types=None, group=""),)
-    beat(wire, Card(id=id, service="shop", host="one", pid=1, version="1", started=1.0, receivers=receivers))
+    beat(wire, Card(id=id, service=service, host="one", pid=1, version="1", started=1.0, receivers=receivers))
     wire.close()
 
 
@@ -326,6 +366,28 @@ def test_a_group_is_moved_and_an_idle_consumer_removed(shop: redis.Redis, prefix
     run(*CLAIM, "--yes")
     assert run("groups", "--remove-consumer", "orders", "shop", "gone:1:a", "--yes") == "1 done\n"
     assert "gone:1:a" not in {each["name"] for each in facts("consumers")["consumers"]}
+
+
+@pytest.mark.parametrize(
+    ("act", "line"),
+    [
+        (("groups", "--remove-consumer", "orders", "shop", "nobody"), "no consumer 'nobody'; there are: gone:1:a"),
+        (("groups", "--remove-consumer", "orders", "shpo", "nobody"), "no consumer group 'shpo'; there are: shop"),
+        (("groups", "--move", "orders", "shpo", "0"), "no consumer group 'shpo'; there are: shop"),
+        (("groups", "--move", "ordres", "shop", "0"), "ordres has no consumer group 'shop'; there are: none"),
+        (("groups", "--claim", "orders", "shpo"), "no consumer group 'shpo'; there are: shop"),
+        (("pending", "--skip", "orders", "shop:no", "1-1"), "no consumer group 'shop:no'; there are: shop"),
+        (("dead", "--discard", "--fingerprint", "nope"), "There is no dead letter of that: nope."),
+        (("dead", "--discard", "--ids", "99999"), "There is no dead letter of that: 99999."),
+        (("dead", "--discard", "--receiver", "app.heer"), "There is no dead letter of that: app.heer."),
+    ],
+)
+def test_what_is_not_there_is_not_acted_on(shop: redis.Redis, act: tuple[str, ...], line: str) -> None:
+    assert line in run(*act, "--yes", code=2)
+
+
+def test_a_receiver_of_which_nothing_has_failed_is_no_mistake(shop: redis.Redis) -> None:
+    assert run("dead", "--discard", "--receiver", "app.hear", "--yes") == "0 done\n"
 
 
 def test_an_act_asked_for_in_the_wrong_place_does_nothing(shop: redis.Redis) -> None:

@@ -27,7 +27,7 @@ from redis_events.registry import all_receivers
 from redis_events.transports.client import Wire
 from redis_events.transports.stream import StreamTransport
 from tests.servers import Server as OwnServer
-from tests.servers import wait_for
+from tests.servers import free_port, wait_for
 
 pytestmark = pytest.mark.usefixtures("declared", "real_transactions")
 
@@ -769,6 +769,34 @@ def test_a_wrong_password_is_told_as_such(settings: Any, streams: Any) -> None:
         assert server.trouble is not None
         assert server.trouble.kind == "password"
         assert "wrong@" not in server.trouble.message
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "told"),
+    [
+        ("redis://no.such.host.invalid:6379/0", "host", "correct the host in LOCATION"),
+        ("redis://127.0.0.1:{port}/99", "database", "choose a lower number in LOCATION"),
+        ("redis://nobody:wrong@127.0.0.1:{port}/0", "password", "Correct the user and password in LOCATION"),
+    ],
+)
+def test_what_is_wrong_with_the_location_is_told_as_such(
+    settings: Any, streams: Any, server: OwnServer, wrong: str, kind: str, told: str
+) -> None:
+    settings.REDIS_EVENTS = {**streams, "LOCATION": wrong.format(port=server.port)}
+    with Server(patience=5.0) as look:
+        look.ask(("PING",))
+    assert look.trouble
+    assert (look.trouble.kind, told in look.trouble.advice) == (kind, True)
+    assert not look.trouble.message.endswith(".")
+
+
+def test_advice_names_the_place_the_location_is_from(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    settings.REDIS_EVENTS = {"SERVICE": "shop"}
+    with Server() as look:
+        look.ask(("PING",))
+    assert look.trouble
+    assert "correct REDIS_URL" in look.trouble.advice
 
 
 def test_settings_come_with_their_origin_and_without_the_password(settings: Any, streams: Any) -> None:

@@ -401,6 +401,9 @@ def test_the_result_is_a_table_or_json(service: Project, server: Server, prefix:
         ["--since", "1970-01-01", "--until", "1970-01-02", "--receiver", "app.receivers.here"],
         ["--since", "1970-01-01", "--until", "1970-01-02", "--receiver", "app.receivers.hear", "--dead", "1"],
         ["--dead", "1", "--rate", "0"],
+        ["--dead", "99999"],
+        ["--fingerprint", "nope"],
+        ["--receiver", "app.receivers.here"],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], service: Project) -> None:
@@ -412,7 +415,7 @@ def test_wrong_usage_exits_2(arguments: list[str], service: Project) -> None:
 def test_a_server_that_is_away_exits_4_and_dead_letters_need_none(service: Project) -> None:
     nowhere = f"redis://127.0.0.1:{free_port()}/0"
     assert service.manage(*OLD, TEST_LOCATION=nowhere).wait(20) == 4
-    assert service.manage("replay_events", "--dead", "1", TEST_LOCATION=nowhere).wait(20) == 0
+    assert service.manage("replay_events", "--receiver", "app.receivers.hear", TEST_LOCATION=nowhere).wait(20) == 0
 
 
 def test_without_tables_it_exits_5_and_says_migrate(make_project: Callable[..., Project]) -> None:

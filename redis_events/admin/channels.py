@@ -44,7 +44,11 @@ def _one(look: Look, name: str, channel: ChannelFacts | None) -> Iterator[Block]
     log = look.link(LoggedEvent, _("All its events"), query={"pattern": name})
     yield Note(text=show.links(feed, log))
     if channel.transport != "pubsub" and not channel.is_pattern:
-        yield group_table(look, inspection.groups(name, server=look.server), title=_("Consumer groups"))
+        found = inspection.groups(name, server=look.server)
+        if channel.problem:  # what cannot be seen is not what is not there
+            yield Note(text=show.status("error", channel.problem))
+            return
+        yield group_table(look, found, title=_("Consumer groups"))
         if look.may("view_loggedevent"):
             page = inspection.events(name, limit=10, server=look.server)
             yield event_table(look, page.events, title=_("Last events"))

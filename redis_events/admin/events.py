@@ -23,6 +23,7 @@ from .pages import Page, needs_payload
 from .payload import data_text, raw_text
 
 LEVELS = {"settled": "ok", "done": "ok", "sent": "ok", "present": "ok", "dead": "error", "unknown": "unknown"}
+MOMENTS = ("since", "until")
 FILTERS = ("type", "key", "id", "correlation_id")
 
 
@@ -47,6 +48,11 @@ class EventPage(Page):
     def blocks(self, look: Look) -> Iterator[Block]:
         if look.asked("text") and not look.may("view_payload"):
             yield Note(text=_("Searching in the data of events needs the permission “Can see the data of events”."))
+            return
+        wrong = [look.asked(name) for name in MOMENTS if look.asked(name) and not _moment(look.asked(name))]
+        if wrong:  # without its bound a search would find what was not asked for
+            told = _("%s is no moment: write it like 2026-11-22T20:14.") % ", ".join(f"“{each}”" for each in wrong)
+            yield Note(text=show.status("error", told))
             return
         page = _search(look)
         yield event_table(look, page.events, title=_("Events"), is_search=_is_search(look), more=_older(look, page))
@@ -73,7 +79,7 @@ def _search(look: Look) -> Found:
 
 
 def _is_search(look: Look) -> bool:
-    return any(look.asked(name) for name in ("pattern", "text", "since", "until", "before", *FILTERS))
+    return any(look.asked(name) for name in ("pattern", "text", "before", *MOMENTS, *FILTERS))
 
 
 def _moment(text: str) -> datetime | None:

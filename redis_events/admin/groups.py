@@ -14,7 +14,7 @@ from ..inspection import ConsumerFacts, GroupFacts, PendingFacts
 from ..models import Channel, ConsumerGroup, LoggedEvent
 from . import show
 from .acts import Act
-from .blocks import Block, Button, Facts, Lesson, Row, Shown, Table
+from .blocks import Block, Button, Facts, Lesson, Note, Row, Shown, Table
 from .group_acts import claim, move, remove, skip
 from .look import Look
 from .pages import Page
@@ -33,7 +33,10 @@ class GroupPage(Page):
     }
 
     def blocks(self, look: Look) -> Iterator[Block]:
-        yield group_table(look, inspection.groups(server=look.server), title=_("Consumer groups"))
+        found = inspection.groups(server=look.server)
+        for name, answer in inspection.unreadable(look.server).items():
+            yield Note(text=show.status("error", f"{name}: {answer}"))
+        yield group_table(look, found, title=_("Consumer groups"))
 
     def item(self, look: Look, id: str) -> Shown:
         channel, _slash, name = id.partition("/")

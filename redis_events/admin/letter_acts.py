@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 from django.contrib.admin.models import CHANGE, DELETION
 from django.db import connections
@@ -35,18 +34,26 @@ def replay(_page: object, look: Look, _id: str) -> Plan | None:
     of_what = _meant(look)
     if of_what is None:
         return None
+    foreseen = of_what.told_to(inspection.foresee_replay)
+    if not foreseen.done:
+        raise ActError(_("None of them can be replayed (%s).") % show.left(foreseen.left))
     question = ngettext(
         "Let the receiver of %(count)s dead letter run again?",
         "Let the receivers of %(count)s dead letters run again?",
-        of_what.count,
+        foreseen.done,
     )
-    button = ngettext("Yes, replay %(count)s dead letter", "Yes, replay %(count)s dead letters", of_what.count)
+    button = ngettext("Yes, replay %(count)s dead letter", "Yes, replay %(count)s dead letters", foreseen.done)
+    warning = _("A receiver that is not `once` has its effect again, also what it did before it failed.")
+    if foreseen.left:
+        rest = _("The others cannot be replayed and are left alone (%s).") % show.left(foreseen.left)
+        warning = f"{warning} {rest}"
     return of_what.plan(
         title=_("Replay dead letters"),
         question=question,
         button=button,
-        warning=_("A receiver that is not `once` has its effect again, also what it did before it failed."),
+        warning=warning,
         perform=inspection.replay,
+        touched=foreseen.done,
     )
 
 
@@ -65,6 +72,7 @@ def discard(_page: object, look: Look, _id: str) -> Plan | None:
         button=button,
         warning=_("They cannot be replayed any more. The events stay in their streams for as long as those keep them."),
         perform=inspection.discard,
+        touched=of_what.count,
         is_discard=True,
     )
 
@@ -82,20 +90,25 @@ class Meant:
     receiver: str = ""
     until: datetime | None = None
 
-    def plan(
-        self, *, title: str, question: str, button: str, warning: str, perform: Perform, is_discard: bool = False
-    ) -> Plan:
-        """The confirmation's words, and the call that makes them true."""
-        count = {"count": show.number(self.count)}
+    def told_to(self, perform: Perform) -> Done:
+        """What this does to them."""
         keys = [id.partition(":")[2] for id in self.ids]
-        run = partial(
-            perform,
-            ids=keys,
-            fingerprint=self.fingerprint,
-            receiver=self.receiver,
-            using=self.using,
-            until=self.until,
-        )
+        same = {"fingerprint": self.fingerprint, "receiver": self.receiver, "using": self.using, "until": self.until}
+        return perform(ids=keys, **same)
+
+    def plan(
+        self,
+        *,
+        title: str,
+        question: str,
+        button: str,
+        warning: str,
+        perform: Perform,
+        touched: int,
+        is_discard: bool = False,
+    ) -> Plan:
+        """The confirmation's words, of as many as are ``touched``, and the call that makes them true."""
+        count = {"count": show.number(touched)}
         return Plan(
             title=title,
             question=question % count,
@@ -110,7 +123,7 @@ class Meant:
             object_repr=self.name,
             fields=[Field(name="note", label=_("Note, for the log"), kind="text")] if is_discard else (),
             is_dangerous=is_discard,
-            run=lambda entered: run(),
+            run=lambda entered: self.told_to(perform),
             flag=DELETION if is_discard else CHANGE,
         )
 

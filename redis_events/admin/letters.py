@@ -67,8 +67,8 @@ def _letter(alias: str, key: str) -> DeadLetter:
 def _of_receiver(look: Look, receiver: str, *, using: str) -> Facts:
     """Those of the database with the latest: an act on all of them is one on these."""
     count = look.rows(lambda: inspection.count_dead(receiver=receiver, using=using))
-    buttons = _all_buttons(look, count, {"receiver": receiver}) if count else []
-    facts = [(_("Dead letters"), show.number(count)), (_("Database"), show.data(using))]
+    buttons = _all_buttons(look, count, receiver, {"receiver": receiver}) if count else []
+    facts = [(_("Dead letters"), show.number(count)), (_("Database"), show.data(using)), *_obstacle(look, receiver)]
     return Facts(title=receiver, facts=facts, buttons=buttons)
 
 
@@ -90,7 +90,8 @@ def _error_row(look: Look, group: ErrorGroup) -> Row:
     same = {"fingerprint": group.fingerprint, "using": group.using}
     error = look.link(DeadLetter, group.exception or _("no event"), query=same)
     reason = show.short(group.reason) if group.reason and look.may("view_payload") else ""
-    acts = show.links(*(_anchor(button) for button in _group_buttons(look, group)))
+    why = [show.text(told) for _label, told in _obstacle(look, group.receiver)]
+    acts = show.links(*why, *(_anchor(button) for button in _group_buttons(look, group)))
     return Row(
         cells=[
             format_html_join("", "<div>{}</div>", ((line,) for line in (error, reason, acts) if line)),
@@ -108,13 +109,24 @@ def _anchor(button: Button) -> str:
 
 
 def _group_buttons(look: Look, group: ErrorGroup) -> list[Button]:
-    return _all_buttons(look, group.count, {"fingerprint": group.fingerprint, "using": group.using})
+    same = {"fingerprint": group.fingerprint, "using": group.using}
+    return _all_buttons(look, group.count, group.receiver, same)
 
 
-def _all_buttons(look: Look, number: int, same: Query) -> list[Button]:
+def _may_replay(look: Look, receiver: str) -> bool:
+    return look.may("replay_event") and not inspection.obstacle(receiver)
+
+
+def _obstacle(look: Look, receiver: str) -> list[tuple[str, str]]:
+    """Why there is no button to replay, for whoever looks for it."""
+    why = inspection.obstacle(receiver) if look.may("replay_event") else ""
+    return [(_("Replay"), _("cannot be replayed: %s") % why)] if why else []
+
+
+def _all_buttons(look: Look, number: int, receiver: str, same: Query) -> list[Button]:
     count = show.number(number)
     found = []
-    if look.may("replay_event"):
+    if _may_replay(look, receiver):
         found.append(Button(label=_("Replay all %s") % count, url=look.act_url(DeadLetter, "replay", query=same)))
     if look.may("discard_deadletter"):
         url = look.act_url(DeadLetter, "discard", query=same)
@@ -151,6 +163,7 @@ def _group_facts(look: Look, group: ErrorGroup) -> list[tuple[str, object]]:
         (_("Latest"), show.since(group.last)),
         (_("First"), show.since(group.first)),
         (_("Database"), group.using),
+        *_obstacle(look, group.receiver),
     ]
 
 
@@ -168,7 +181,7 @@ def _letter_table(look: Look, letters: Sequence[HeldDelivery] | None, group: Err
 
 def _letter_buttons(look: Look, group: ErrorGroup) -> list[Button]:
     found = []
-    if look.may("replay_event"):
+    if _may_replay(look, group.receiver):
         url = look.url(DeadLetter, view="replay")
         found.append(Button(label=_("Replay selected"), url=url))
     if look.may("discard_deadletter"):
@@ -213,7 +226,7 @@ def _buttons(look: Look, letter: DeadLetter) -> list[Button]:
     group = look.url(DeadLetter, query={"fingerprint": letter.fingerprint, "using": letter._state.db})
     chosen = {"select": _id(letter), BACK: group}
     found = []
-    if look.may("replay_event"):
+    if _may_replay(look, letter.receiver):
         found.append(Button(label=_("Replay"), url=look.act_url(DeadLetter, "replay", query=chosen)))
     if look.may("discard_deadletter"):
         url = look.act_url(DeadLetter, "discard", query=chosen)
@@ -238,4 +251,5 @@ def _facts(look: Look, letter: DeadLetter) -> list[tuple[str, object]]:
         (_("Runs"), show.number(letter.attempt)),
         (_("Held since"), show.since(letter.created_at)),
         (_("Died"), show.since(letter.updated_at)),
+        *_obstacle(look, letter.receiver),
     ]

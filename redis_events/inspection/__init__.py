@@ -16,7 +16,9 @@ from .acts import (
     claim,
     count_dead,
     discard,
+    foresee_replay,
     move_group,
+    obstacle,
     pause,
     remove_consumer,
     replay,
@@ -54,7 +56,7 @@ from .people import listeners, receivers, services
 from .rates import throughput
 from .rows import dead_count, errors, held_deliveries, outboxes
 from .server import Server
-from .streams import channel, channel_raw, channels, consumers, groups, pending
+from .streams import channel, channel_raw, channels, consumers, groups, pending, unreadable
 from .tracing import trace
 
 __all__ = [
@@ -96,10 +98,12 @@ __all__ = [
     "event",
     "events",
     "feed",
+    "foresee_replay",
     "groups",
     "held_deliveries",
     "listeners",
     "move_group",
+    "obstacle",
     "outboxes",
     "overview",
     "pause",
@@ -114,4 +118,5 @@ __all__ = [
     "stop_listener",
     "throughput",
     "trace",
+    "unreadable",
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
 from django.db import transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Count, Q, QuerySet
 from django.utils.translation import gettext as _
 
-from .. import heartbeat, held, inbox, pauses
+from .. import heartbeat, held, inbox, pauses, replaying
 from ..codec import decode
 from ..conf import conf, mask
 from ..exceptions import ActError, DecodeError, Skipped, Unreachable
@@ -192,6 +193,27 @@ def count_dead(
 ) -> int:
     """How many dead letters are meant. Raises ActError when nothing is named; django.db.Error."""
     return sum(found.count() for found in _dead(ids, fingerprint, receiver, using, until).values())
+
+
+def foresee_replay(
+    *,
+    ids: Sequence[str] = (),
+    fingerprint: str = "",
+    receiver: str = "",
+    using: str = "",
+    until: datetime | None = None,
+) -> Done:
+    """What ``replay`` of the same would do, and leave. Raises ActError when nothing is named; django.db.Error."""
+    counts = Counter[str]()
+    for found in _dead(ids, fingerprint, receiver, using, until).values():
+        for name, count in found.order_by().values_list("receiver").annotate(Count("pk")):
+            counts[obstacle(name)] += count
+    return Done(done=counts.pop("", 0), left=dict(counts))
+
+
+def obstacle(receiver: str) -> str:
+    """Why this code cannot replay dead letters of a receiver; ``""`` where it can."""
+    return replaying.in_words(replaying.obstacle(receiver, {each.name for each in all_receivers()}))
 
 
 def replay(

@@ -24,19 +24,28 @@ class Setting:
 
 def effective_settings() -> list[Setting]:
     """Every setting of REDIS_EVENTS, in the order of the documentation; one that cannot be read with its problem."""
-    given = getattr(settings, "REDIS_EVENTS", {})
     wrong = {problem.place: str(problem) for problem in problems()}
-    return [_setting(name, given if isinstance(given, Mapping) else {}, wrong) for name in READERS]
+    return [_setting(name, wrong) for name in READERS]
 
 
-def _setting(name: str, given: Mapping[str, Any], wrong: Mapping[str, str]) -> Setting:
-    origin = "settings" if name in given else "default"
-    if name == "LOCATION" and name not in given and os.environ.get("REDIS_URL"):
-        origin = "REDIS_URL"
+def _setting(name: str, wrong: Mapping[str, str]) -> Setting:
+    place = origin(name)
     if wrong:
-        said = next((text for place, text in wrong.items() if f'["{name}"]' in place or place == origin), "")
-        return Setting(name=name, value="", origin=origin, problem=said)
-    return Setting(name=name, value=_shown(name, getattr(conf, name)), origin=origin)
+        said = next((text for at, text in wrong.items() if f'["{name}"]' in at or at == place), "")
+        return Setting(name=name, value="", origin=place, problem=said)
+    return Setting(name=name, value=_shown(name, getattr(conf, name)), origin=place)
+
+
+def origin(name: str) -> str:
+    """Where the value of a setting is from: settings, REDIS_URL or default."""
+    if name in _given():
+        return "settings"
+    return "REDIS_URL" if name == "LOCATION" and os.environ.get("REDIS_URL") else "default"
+
+
+def _given() -> Mapping[str, Any]:
+    given = getattr(settings, "REDIS_EVENTS", {})
+    return given if isinstance(given, Mapping) else {}
 
 
 def _shown(name: str, value: Any) -> str:

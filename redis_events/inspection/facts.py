@@ -13,7 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """Why the server cannot be asked. ``kind``: refused, silent, password, forbidden, loading, memory, other."""
+    """Why the server cannot be asked.
+
+    ``kind``: refused, host, database, silent, password, forbidden, loading, memory-full, read-only, memory, other.
+    """
 
     kind: str
     message: str
@@ -111,7 +114,7 @@ class GroupFacts:
     rate: float | None = None
     """Deliveries settled a minute, over the last five."""
     eta: float | None = None
-    """Seconds until it has caught up, at that rate."""
+    """Seconds until it has caught up, at that rate; None where nobody serves it."""
     is_served: bool | None = None
     """Whether some listener that is alive serves it."""
 
@@ -165,6 +168,10 @@ class ReceiverFacts:
     p50: float | None = None
     p95: float | None = None
     last_run: datetime | None = None
+    waiting: int | None = None
+    """Held deliveries that run when they are due; those of another service stand in its own tables."""
+    parked: int | None = None
+    """Held deliveries that run when it is resumed."""
     paused_by: str | None = None
     paused_at: datetime | None = None
 
@@ -284,6 +291,10 @@ class Overview:
     groups: Sequence[GroupFacts]
     errors: Sequence[ErrorGroup]
     dead_letters: int | None
+    waiting: int | None
+    """Held deliveries that run when they are due."""
+    parked: int | None
+    """Held deliveries of receivers that are paused."""
     events: Sequence[EventFacts]
     listeners_alive: int | None
     outboxes: Sequence[OutboxFacts]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from django.db import Error
@@ -10,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from ..conf import conf, mask
 from ..events import now
+from ..held import State
 from ..registry import all_receivers
 from . import rows
 from .facts import Drift, ErrorGroup, GroupFacts, Overview, ServerFacts, Trouble
@@ -37,6 +39,8 @@ def overview(*, server: Server | None = None) -> Overview:
             groups=found,
             errors=_errors(),
             dead_letters=rows.dead_count(),
+            waiting=_kept(asked, State.WAITING),
+            parked=_kept(asked, State.PARKED),
             events=events(limit=SHOWN, server=asked).events,
             listeners_alive=_alive(asked),
             outboxes=rows.outboxes(),
@@ -49,6 +53,11 @@ def _errors() -> Sequence[ErrorGroup]:
         return rows.errors(limit=SHOWN)
     except Error:
         return ()
+
+
+def _kept(server: Server, state: State) -> int | None:
+    counts = rows.kept(server=server)
+    return counts[state].total() if counts else None
 
 
 def _alive(server: Server) -> int | None:
@@ -150,10 +159,7 @@ def _receivers(server: Server) -> Iterator[Drift]:
 def _rows(server: Server) -> Iterator[Drift]:
     known = {each.name for each in all_receivers()}
     known |= {name for each in listeners(server=server) for name in each.receivers}
-    try:
-        counts = rows.unknown_receivers(known)
-    except Error:
-        return
-    for name, count in sorted(counts.items()):
+    counts = sum((rows.kept(server=server) or {}).values(), Counter[str]())
+    for name, count in sorted((name, count) for name, count in counts.items() if name not in known):
         text = _("%(count)d held deliveries wait for the receiver %(name)s, which nobody has")
         yield Drift(kind="rows-unknown", name=name, text=text % {"count": count, "name": name})

@@ -21,6 +21,7 @@ from .glance import condition, drift, server_facts
 from .rights import MOST_CHANNELS, Rights, rights
 from .scene import Scene, scene
 from .server import Server
+from .streams import streams, unreadable
 
 LEVELS = ("ok", "unknown", "warning", "error")
 """From the best to the worst."""
@@ -45,6 +46,7 @@ def checks(*, server: Server | None = None) -> list[Check]:
         _persistence(facts),
         _clock(server),
         _rights(rights(server, here.announced)),
+        _channels(server, here),
         _announcements(here),
         _neighbours(here),
         _receivers(server, here),
@@ -174,6 +176,22 @@ def _rights(found: Rights | None) -> Check:
     detail = _("user %(user)s may do all that this project does") % user
     is_cut = len(conf.CHANNELS) > MOST_CHANNELS
     return _pass("rights", title, f"{detail} ({_('first %d channels') % MOST_CHANNELS})" if is_cut else detail)
+
+
+def _channels(server: Server, here: Scene) -> Check:
+    """A key of another type in a stream's place takes no events, and its groups are gone."""
+    title = _("Channels")
+    streams(server, here.stream_names())
+    if not here.is_known or server.trouble:
+        return _unknown("channels", title, _("The server could not be asked."))
+    found, refused = unreadable(server), set(server.refusals.values())
+    broken = {name: answer for name, answer in found.items() if answer not in refused}
+    if broken:
+        advice = _("Something else wrote these keys: rename or delete them, and let it use another prefix than PREFIX.")
+        return _fail("channels", title, _listed([f"{name}: {answer}" for name, answer in broken.items()]), advice)
+    if found:
+        return _unknown("channels", title, _listed(sorted(refused & set(found.values()))))
+    return _pass("channels", title, _("every stream that is there can be read"))
 
 
 # ------------------------------------------------------------------ the others

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -11,9 +13,11 @@ from django.utils.translation import gettext as _
 from ..announcements import is_stream
 from ..conf import conf
 from ..heartbeat import Announced, Card
+from ..held import State
 from ..pauses import Pause
 from ..registry import Receiver, all_receivers
 from ..retry import Retry, default_retry
+from . import rows
 from .facts import ListenerFacts, ReceiverFacts, ServiceFacts
 from .rates import Runs, rates
 from .scene import Scene, noted, scene
@@ -74,17 +78,23 @@ def _listener(id: str, beat: datetime, card: Card | None, here: Scene) -> Listen
 def receivers(*, server: Server | None = None) -> list[ReceiverFacts]:
     """The receivers of this code and of every listener that is alive, with the last 24 hours of their runs."""
     with at(server) as asked:
-        here, known = scene(asked), rates(asked)
+        here, known, kept = scene(asked), rates(asked), rows.kept(server=asked)
     own = {(conf.SERVICE, each.name): each for each in all_receivers()}
     theirs = {(card.service, each.name): each for card in here.cards for each in card.receivers}
     alive = _alive(here.cards)
     identities = sorted(own.keys() | theirs.keys())
-    return [
+    found = [
         _receiver(
             identity, own.get(identity), theirs.get(identity), alive.get(identity, 0), here, known.runs(*identity)
         )
         for identity in identities
     ]
+    return [_with_kept(each, kept) if kept and each.service == conf.SERVICE else each for each in found]
+
+
+def _with_kept(receiver: ReceiverFacts, kept: Mapping[str, Counter[str]]) -> ReceiverFacts:
+    waiting, parked = (kept[state][receiver.name] for state in (State.WAITING, State.PARKED))
+    return replace(receiver, waiting=waiting, parked=parked)
 
 
 def _alive(cards: Iterable[Card]) -> dict[tuple[str, str], int]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 from django.db import Error, connections
 from django.db.models import Count, Max, Min, QuerySet
@@ -13,6 +14,7 @@ from ..models import HeldDelivery, OutboxEvent
 from ..registry import all_receivers
 from ..wording import one_line
 from .facts import ErrorGroup, OutboxFacts
+from .server import Server
 
 MOST_COUNTED = 100_000
 """Unsent rows counted: more is "100,000+", and counting a million would take a second."""
@@ -86,14 +88,26 @@ def dead_count() -> int | None:
         return None
 
 
-def unknown_receivers(known: Iterable[str]) -> dict[str, int]:
-    """Rows that wait, or are parked, for a receiver that is not among the known ones. Raises django.db.Error."""
-    counts: dict[str, int] = {}
-    for alias in databases():
-        for state in (State.WAITING, State.PARKED):  # one by one: each has an index of its own
-            rows = ours(alias).filter(state=state).exclude(receiver__in=list(known))
-            for name, count in rows.order_by().values_list("receiver").annotate(Count("pk")):
-                counts[name] = counts.get(name, 0) + count
+def kept(*, server: Server) -> Mapping[str, Counter[str]] | None:
+    """By state, how many rows wait and how many are parked for each receiver; None where a database does not say.
+
+    Asked once in each look.
+    """
+    if "kept" not in server.memo:
+        server.memo["kept"] = _kept()
+    found: Mapping[str, Counter[str]] | None = server.memo["kept"]
+    return found
+
+
+def _kept() -> Mapping[str, Counter[str]] | None:
+    counts: dict[str, Counter[str]] = {State.WAITING: Counter(), State.PARKED: Counter()}
+    try:
+        for alias in databases():
+            for state, by_receiver in counts.items():  # one by one: each has an index of its own
+                rows = ours(alias).filter(state=state).order_by().values_list("receiver")
+                by_receiver.update(dict(rows.annotate(Count("pk"))))
+    except Error:
+        return None
     return counts
 
 

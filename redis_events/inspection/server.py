@@ -16,6 +16,7 @@ from ..events import now
 from ..exceptions import TransportError
 from ..routing import is_memory
 from ..transports.client import Command, ErrorReply, Wire
+from .effective import origin
 from .facts import Trouble
 
 PATIENCE = 0.6
@@ -115,7 +116,9 @@ class Server:
             self.refusals[" ".join(map(str, command[:2])) if command[0] == "XINFO" else str(command[0])] = str(answer)
 
     def _fail(self, message: str) -> None:
+        """The server may end its sentence; whoever shows it does."""
         self.close()
+        message = message.removesuffix(".")
         kind = _kind(message)
         self.trouble = Trouble(kind=kind, message=message, since=_memory.since(), advice=advice(kind))
         _memory.note(self.trouble)
@@ -142,6 +145,13 @@ KINDS = {
     "no answer in time": "silent",
     "connection refused": "refused",
     "no such file": "refused",
+    "name or service not known": "host",
+    "nodename nor servname": "host",
+    "name does not resolve": "host",
+    "no address associated": "host",
+    "in name resolution": "host",
+    "DB index is out of range": "database",
+    "invalid DB index": "database",
     "OOM": "memory-full",
     "READONLY": "read-only",
     "MISCONF": "read-only",
@@ -154,15 +164,18 @@ def _kind(message: str) -> str:
 
 def advice(kind: str) -> str:
     """What an operator can do about it."""
+    place = "REDIS_URL" if origin("LOCATION") == "REDIS_URL" else "LOCATION"
     known = {
-        "refused": _("Nothing listens there: start the server, or correct LOCATION."),
+        "refused": _("Nothing listens there: start the server, or correct %s.") % place,
+        "host": _("There is no such host, or names are not resolved here: correct the host in %s.") % place,
+        "database": _("The server has fewer databases: choose a lower number in %s.") % place,
         "silent": _("The server takes connections and does not answer: is it frozen, or busy with a slow command?"),
-        "password": _("Correct the user and password in LOCATION."),
+        "password": _("Correct the user and password in %s.") % place,
         "forbidden": _("The Redis user lacks rights; `manage.py check_events` says which."),
         "loading": _("It is reading its data from disk; wait."),
         "memory-full": _("The server is out of memory: raise maxmemory, or trim what is large."),
         "read-only": _("The server takes no writes: it is a replica, or its disk is full."),
-        "memory": _("LOCATION is memory://: events stay inside the process that publishes them."),
+        "memory": _("%s is memory://: events stay inside the process that publishes them.") % place,
     }
     return known.get(kind, _("The server's log says more."))
 

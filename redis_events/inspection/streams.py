@@ -57,6 +57,12 @@ def _stream(name: str, about: Any, groups: Any) -> Stream:
     return Stream(name, about=named(about), groups=theirs, is_known=True)
 
 
+def unreadable(server: Server) -> dict[str, str]:
+    """What the server answered instead of the streams it would not show, by channel, to the looks so far."""
+    known: dict[str, Stream] = server.memo.get("streams", {})
+    return {name: stream.problem for name, stream in known.items() if stream.problem}
+
+
 def named(flat: Sequence[Any]) -> dict[str, Any]:
     """A flat list of names and values, as XINFO answers, by name."""
     return {name.decode(): value for name, value in by_name(flat).items()}
@@ -193,6 +199,7 @@ def _group(stream: Stream, group: dict[str, Any], answers: Sequence[Any], here: 
     first = min(waiting, key=parse, default=None)
     rate = speeds.settled(stream.name, name)
     alive = [_is_alive(each, here) for each in consumers] if consumers is not None else None
+    is_served = here.serves(stream.name, name)
     return GroupFacts(
         channel=stream.name,
         name=name,
@@ -207,8 +214,8 @@ def _group(stream: Stream, group: dict[str, Any], answers: Sequence[Any], here: 
         last_id=group["last-delivered-id"].decode(),
         last_delivered=moment(group["last-delivered-id"].decode()),
         rate=rate,
-        eta=_eta(lag, group["pending"], rate),
-        is_served=here.serves(stream.name, name),
+        eta=None if is_served is False else _eta(lag, group["pending"], rate),
+        is_served=is_served,
     )
 
 

@@ -16,6 +16,8 @@ from ..conf import conf
 from ..events import now
 from ..exceptions import ActError, Unreachable
 from ..inspection import ConsumerFacts, Done, ReceiverFacts, Server
+from ..registry import all_receivers
+from .meant import check_consumer, check_group, refuse_no_letters
 
 Asked = Mapping[str, Any]
 
@@ -80,6 +82,7 @@ def _claim(asked: Asked) -> Act:
 def _with_pending(channel: str, group: str, *, named: str | None) -> list[ConsumerFacts]:
     """The consumers to take from. Raises ActError where there are none, Unreachable."""
     with Server() as server:
+        check_group(server, channel, group)
         found = inspection.consumers(channel, group, server=server)
         alive = {each.id for each in inspection.listeners(server=server) if each.is_alive}
         _answered(server)
@@ -103,6 +106,8 @@ def _skip(asked: Asked) -> Act:
     if len(asked["skip"]) < 3:
         raise ActError(_("--skip needs a channel, a group, and the ids of entries."))
     channel, group, *ids = asked["skip"]
+    with Server() as server:
+        check_group(server, channel, group)
     question = ngettext(
         "Settle %(count)s entry of %(place)s without running it? It becomes a dead letter that says who did it.",
         "Settle %(count)s entries of %(place)s without running them? They become dead letters that say who did it.",
@@ -114,6 +119,8 @@ def _skip(asked: Asked) -> Act:
 
 def _remove_consumer(asked: Asked) -> Act:
     channel, group, consumer = asked["remove_consumer"]
+    with Server() as server:
+        check_consumer(server, channel, group, consumer)
     question = _("Remove the consumer %(consumer)s of %(place)s?")
     names = {"consumer": consumer, "place": f"{channel} · {group}"}
     return Act(question=question % names, do=_one(lambda: inspection.remove_consumer(channel, group, consumer)))
@@ -121,6 +128,8 @@ def _remove_consumer(asked: Asked) -> Act:
 
 def _move(asked: Asked) -> Act:
     channel, group, to = asked["move"]
+    with Server() as server:
+        check_group(server, channel, group)
     question = _("Let %(place)s read on behind %(to)s? What is skipped over nobody runs; what is repeated runs again.")
     names = {"place": f"{channel} · {group}", "to": to}
     return Act(question=question % names, do=_one(lambda: inspection.move_group(channel, group, to)))
@@ -182,6 +191,8 @@ def _discard(asked: Asked) -> Act:
     chosen = {name: asked[name] for name in ("ids", "fingerprint", "receiver") if asked[name]}
     counted_at = now()
     count = inspection.count_dead(**chosen)
+    if not count:
+        refuse_no_letters(**chosen, known={each.name for each in all_receivers()})
     question = ngettext("Delete %s dead letter for good?", "Delete %s dead letters for good?", count) % f"{count:,}"
     return Act(question=question, do=lambda: inspection.discard(**chosen, until=counted_at))
 

@@ -42,6 +42,8 @@ def _figures(found: Overview) -> Iterator[str]:
         _("published a minute"): _rate(found, "published"),
         _("settled a minute"): _rate(found, "settled"),
         _("dead a minute"): _rate(found, "dead"),
+        _("waiting to run again"): found.waiting,
+        _("parked"): found.parked,
         _("dead letters"): found.dead_letters,
         _("unsent in the outbox"): _unsent(found),
         _("behind for"): _behind(found),

@@ -26,6 +26,8 @@ class Found:
 
     rows: Sequence[Row]
     note: str = ""
+    is_whole: bool = True
+    """Whether no rows mean that there are none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +44,7 @@ def shown(view: View, found: Found, *, limit: int) -> str:
     """The table, how much of it was left out, and what there is to say."""
     rows = found.rows
     if not rows:
-        return "\n".join(filter(None, [str(view.empty), found.note]))
+        return "\n".join(filter(None, [str(view.empty) if found.is_whole else "", found.note]))
     lines = [[_value(row, what) for _head, what in view.columns] for row in rows[:limit]]
     rest = _("… and more (--limit)") if len(rows) > limit else ""
     return "\n".join(filter(None, [table([head for head, _what in view.columns], lines), rest, found.note]))
@@ -70,13 +72,24 @@ def _channels(asked: Asked, server: Server) -> Found:
 
 
 def _groups(asked: Asked, server: Server) -> Found:
-    return Found([facts(each) for each in chosen_groups(asked, server)])
+    rows = [facts(each) for each in chosen_groups(asked, server)]
+    unseen = unseen_channels(asked, server)
+    return Found(rows, note="\n".join(unseen), is_whole=not unseen)
 
 
 def chosen_groups(asked: Asked, server: Server) -> list[inspection.GroupFacts]:
     """The consumer groups that ``--channel`` and ``--group`` mean."""
     found = inspection.groups(server=server)
     return [each for each in found if matches(asked, each.channel) and asked["group"] in (None, each.name)]
+
+
+def unseen_channels(asked: Asked, server: Server) -> list[str]:
+    """The channels ``--channel`` means whose groups nobody can see, each with what the server answered.
+
+    What a missing right keeps from us is told of once, not of every channel.
+    """
+    told, found = set(server.refusals.values()), inspection.unreadable(server)
+    return [f"{name}: {why}" for name, why in found.items() if matches(asked, name) and why not in told]
 
 
 def _consumers(asked: Asked, server: Server) -> Found:
@@ -202,6 +215,7 @@ VIEWS = {
             (lazy("last event"), "last_event"),
             (lazy("kept for"), _lasting("retention")),
             (lazy("announced by"), "announced_by"),
+            (lazy("problem"), lambda row: row["problem"] or ""),
         ),
         empty=lazy("No channel: nobody has announced, declared or received one."),
     ),
@@ -245,6 +259,8 @@ VIEWS = {
             (lazy("done"), "done"),
             (lazy("retried"), "retried"),
             (lazy("dead"), "dead"),
+            (lazy("waiting"), "waiting"),
+            (lazy("parked"), "parked"),
             (lazy("half within"), _in_ms("p50")),
             (lazy("95 % within"), _in_ms("p95")),
             (lazy("last run"), "last_run"),

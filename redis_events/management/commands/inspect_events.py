@@ -19,7 +19,7 @@ from ..base import EventsCommand, add_format
 from ..limits import Verdict, judge_age, judge_dead, judge_lag
 from ..overviews import overview_facts, overview_text
 from ..tables import document
-from ..views import VIEWS, View, chosen_groups, shown
+from ..views import VIEWS, View, chosen_groups, shown, unseen_channels
 
 SUBJECTS = (
     "overview", "channels", "groups", "consumers", "receivers", "listeners", "pending", "events", "dead", "outbox",
@@ -179,7 +179,7 @@ def _judge(options: dict[str, Any], server: Server) -> Verdict:
             judge_lag(groups, most=options["fail_lag"], into=verdict)
         if options["fail_age"] is not None:
             judge_age(groups, most=options["fail_age"], into=verdict)
-        _note_refusals(server, verdict)
+        _note_unseen(options, server, verdict)
         if not (groups or server.trouble or verdict.unknown):
             _note_absence(options, verdict)
     if options["fail_dead"] is not None:
@@ -187,10 +187,10 @@ def _judge(options: dict[str, Any], server: Server) -> Verdict:
     return verdict
 
 
-def _note_refusals(server: Server, verdict: Verdict) -> None:
-    """Without XINFO there are no groups to judge, which is not the same as none that is behind."""
+def _note_unseen(options: dict[str, Any], server: Server, verdict: Verdict) -> None:
+    """Where XINFO is refused there are no groups to judge, which is not the same as none that is behind."""
     refused = [answer for command, answer in server.refusals.items() if command.startswith("XINFO")]
-    verdict.unknown.extend(_("lag and age: %s") % answer for answer in refused)
+    verdict.unknown.extend(_("lag and age: %s") % why for why in (*refused, *unseen_channels(options, server)))
 
 
 def _note_absence(options: dict[str, Any], verdict: Verdict) -> None:

@@ -9,10 +9,12 @@ from django.utils.translation import gettext as _
 
 from ...exceptions import ReplayError
 from ...process import Exit
-from ...replaying import Replay
+from ...registry import all_receivers
+from ...replaying import Replay, names_of
 from ...wording import counted
 from ..arguments import count, moment
 from ..base import EventsCommand, add_format
+from ..meant import refuse_no_letters
 from ..tables import document, table
 
 OLD = ("since", "until", "type")
@@ -47,7 +49,8 @@ class Command(EventsCommand):
 
 def _replay(replay: Replay, options: dict[str, Any]) -> None:
     if not any(options[name] for name in OLD):
-        replay.dead_letters(ids=options["dead"], fingerprint=options["fingerprint"], receiver=options["receiver"])
+        named = {"ids": options["dead"], "fingerprint": options["fingerprint"], "receiver": options["receiver"]}
+        _replay_dead(replay, **named)
         return
     if any(options[name] for name in DEAD):
         raise ReplayError(
@@ -56,6 +59,12 @@ def _replay(replay: Replay, options: dict[str, Any]) -> None:
     if not (options["since"] and options["until"] and options["receiver"]):
         raise ReplayError(_("old events need --receiver, --since and --until"))
     replay.old_events(options["receiver"], since=options["since"], until=options["until"], types=options["type"])
+
+
+def _replay_dead(replay: Replay, **named: Any) -> None:
+    replay.dead_letters(**named)
+    if not (replay.replayed or replay.left):
+        refuse_no_letters(**named, known={name for each in all_receivers() for name in names_of(each)})
 
 
 def _table(replay: Replay) -> str:

@@ -402,6 +402,7 @@ def test_what_is_no_event_is_a_line_for_each_channel_of_a_batch(caplog: pytest.L
         "dead   a  not an event: not UTF-8: invalid start byte at byte 0 (3 messages)",
         "dead   b \\x1b[2J  not an event: not UTF-8: invalid start byte at byte 0 (3 messages)",
     ]
+    assert (own.counts[Outcome.DEAD], own.counts.total()) == (6, 6)
 
 
 def test_one_database_away_loses_only_its_own_receivers_failures() -> None:

@@ -404,6 +404,7 @@ def test_the_result_is_a_table_or_json(service: Project, server: Server, prefix:
         ["--dead", "99999"],
         ["--fingerprint", "nope"],
         ["--receiver", "app.receivers.here"],
+        ["--receiver", "app.receivers.hear", "--fingerprint", ""],
     ],
 )
 def test_wrong_usage_exits_2(arguments: list[str], service: Project) -> None:

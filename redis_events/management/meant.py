@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from django.utils.translation import gettext as _
 
 from .. import inspection
 from ..exceptions import ActError
 from ..inspection import Server
+
+
+def refuse_nothing(options: Mapping[str, Any], names: Iterable[str]) -> None:
+    """`--fingerprint "$F"` with nothing in F is a mistake, not the dead letters of every error. Raises ActError."""
+    for name in names:
+        value = options[name]
+        if value == "" or (isinstance(value, (list, tuple)) and "" in value):
+            raise ActError(_("--%(option)s has nothing in it.") % {"option": name.replace("_", "-")})
 
 
 def refuse_no_letters(

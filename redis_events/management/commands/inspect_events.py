@@ -17,6 +17,7 @@ from ..acts import ACTS, wanted
 from ..arguments import count, limit, moment, seconds
 from ..base import EventsCommand, add_format
 from ..limits import Verdict, judge_age, judge_dead, judge_lag
+from ..meant import refuse_nothing
 from ..overviews import overview_facts, overview_text
 from ..tables import document
 from ..views import VIEWS, View, chosen_groups, shown, unseen_channels
@@ -44,7 +45,7 @@ class Command(EventsCommand):
         _add_acts(parser)
 
     def run(self, options: dict[str, Any]) -> Exit:
-        _refuse_nothing(options)
+        refuse_nothing(options, ("channel", "group", "consumer", "service", *OF_EVENTS, *OF_LETTERS, *ACTS))
         _refuse_strays(options)
         act = wanted(options)
         if not act:
@@ -139,15 +140,6 @@ def _add_acts(parser: ArgumentParser) -> None:
     acts.add_argument("--stop", metavar="ID", help=_("listeners: ask this one to stop."))
     acts.add_argument("--discard", action="store_true", help=_("dead: delete those named by the options above."))
     acts.add_argument("--yes", action="store_true", help=_("Do not ask."))
-
-
-def _refuse_nothing(options: dict[str, Any]) -> None:
-    """`--fingerprint "$F"` with nothing in F is a mistake, not the dead letters of every error."""
-    for name in ("channel", "group", "consumer", "service", *OF_EVENTS, *OF_LETTERS, *ACTS):
-        value = options[name]
-        if value == "" or (isinstance(value, (list, tuple)) and "" in value):
-            text = _("--%(option)s has nothing in it.") % {"option": name.replace("_", "-")}
-            raise CommandError(text, returncode=Exit.USAGE)
 
 
 def _refuse_strays(options: dict[str, Any]) -> None:

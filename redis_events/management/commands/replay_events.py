@@ -14,7 +14,7 @@ from ...replaying import Replay, names_of
 from ...wording import counted
 from ..arguments import count, moment
 from ..base import EventsCommand, add_format
-from ..meant import refuse_no_letters
+from ..meant import refuse_no_letters, refuse_nothing
 from ..tables import document, table
 
 OLD = ("since", "until", "type")
@@ -25,8 +25,8 @@ class Command(EventsCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.description = _("Let a receiver run again for dead letters, or for old events of a stream.")
         parser.add_argument("--dead", nargs="+", default=(), metavar="ID", help=_("Ids of dead letters or of events."))
-        parser.add_argument("--fingerprint", default="", metavar="F", help=_("Dead letters with this fingerprint."))
-        parser.add_argument("--receiver", default="", metavar="R", help=_("Dotted path or name of a receiver."))
+        parser.add_argument("--fingerprint", metavar="F", help=_("Dead letters with this fingerprint."))
+        parser.add_argument("--receiver", metavar="R", help=_("Dotted path or name of a receiver."))
         parser.add_argument("--since", type=moment, metavar="T", help=_("Old events from this moment on, ISO 8601."))
         parser.add_argument("--until", type=moment, metavar="T", help=_("Old events up to this moment."))
         parser.add_argument("--type", nargs="+", default=(), metavar="GLOB", help=_("Old events of these types only."))
@@ -35,6 +35,7 @@ class Command(EventsCommand):
         add_format(parser, "table", "json")
 
     def run(self, options: dict[str, Any]) -> Exit:
+        refuse_nothing(options, ("dead", "fingerprint", "receiver", "type"))
         self.check_first()
         replay = Replay(rate=options["rate"], dry_run=options["dry_run"])
         code = Exit.OK
@@ -49,8 +50,8 @@ class Command(EventsCommand):
 
 def _replay(replay: Replay, options: dict[str, Any]) -> None:
     if not any(options[name] for name in OLD):
-        named = {"ids": options["dead"], "fingerprint": options["fingerprint"], "receiver": options["receiver"]}
-        _replay_dead(replay, **named)
+        one = {name: options[name] or "" for name in ("fingerprint", "receiver")}
+        _replay_dead(replay, ids=options["dead"], **one)
         return
     if any(options[name] for name in DEAD):
         raise ReplayError(

@@ -25,7 +25,7 @@ from .floors import Id, parse
 from .models import ChannelState, OutboxEvent
 from .outbox import MOST, halves
 from .presence import Stream, can_be_made, look, missing, text
-from .transports.client import Command, ErrorReply, Wire, refused, seconds_of
+from .transports.client import Command, ErrorReply, Wire, milliseconds, refused, seconds_of
 from .transports.roads import is_error
 from .transports.scripts import ADVANCE, TRIM
 from .transports.trimming import CUT_MARK
@@ -378,7 +378,7 @@ def _floor(stream: Stream, group: str, stored: Stored) -> Id:
 def _now(wire: Wire) -> Id:
     """The greatest id an entry can have by the server's clock; by ours where it may not be asked."""
     seconds = seconds_of(wire.call([("TIME",)])[0]) or time.time()
-    return int(seconds * 1000), MOST
+    return milliseconds(seconds), MOST
 
 
 def _tell(channel: str, healing: Healing) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from redis_events.exceptions import Refused, TransportError, Unreachable
-from redis_events.transports.client import ErrorReply, Waiter, Wire, refused, seconds_of, server_name
+from redis_events.transports.client import ErrorReply, Waiter, Wire, milliseconds, refused, seconds_of, server_name
 from tests.processes import open_descriptors
 from tests.proxy import Proxy
 from tests.servers import Server, black_hole, free_port, wait_for
@@ -244,6 +244,8 @@ def test_something_that_is_no_redis_is_a_clear_error() -> None:
 def test_the_clock_of_a_server_is_read_to_the_microsecond_and_nobody_guesses_it(server: Server) -> None:
     assert seconds_of([b"1700000000", b"000250"]) == 1_700_000_000.00025
     assert (seconds_of(None), seconds_of(ErrorReply("NOPERM"))) == (None, None)
+    for ms in range(1_000):
+        assert milliseconds(seconds_of([b"1700000000", b"%d" % (ms * 1_000)]) or 0.0) == 1_700_000_000_000 + ms
     wire = Wire(server.url, timeout=1.0)
     assert seconds_of(wire.call([("TIME",)])[0]) == pytest.approx(time.time(), abs=5)
     wire.close()

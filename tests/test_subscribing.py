@@ -15,7 +15,9 @@ import pytest
 import redis
 
 from redis_events import publish, subscribe
+from redis_events.conf import conf
 from redis_events.exceptions import Refused, Unreachable
+from redis_events.transports import watching
 from tests.processes import ROOT, open_descriptors
 from tests.servers import Server, free_port, wait_for
 
@@ -180,6 +182,19 @@ def test_a_pattern_covers_streams_and_pub_sub_channels_alike_once_they_are_annou
         publish("orders.live", "live")
         publish("orders.new", "new")
         assert sorted(event.data for event in events) == ["live", "new", "old"]
+
+
+@pytest.mark.usefixtures("on_streams")
+def test_a_channel_that_begins_in_the_millisecond_of_subscribing_is_watched_from_its_first_event(
+    settings: Any, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.REDIS_EVENTS = {**settings.REDIS_EVENTS, "POLL": 0.1}
+    publish("orders.old", "before")
+    monkeypatch.setattr(watching, "seconds_of", lambda answer: 1_700_000_000.346)
+    with subscribe("orders*", timeout=3) as events:
+        client.xadd(conf.redis_name("orders.new"), {"data": "new"}, id="1700000000346-0")
+        publish("orders.new", "newer")
+        assert [event.data for event in events] == ["new", "newer"]
 
 
 def test_a_service_that_only_watches_follows_what_was_announced(settings: Any, redis_location: str) -> None:

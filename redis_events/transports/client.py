@@ -56,6 +56,11 @@ def seconds_of(answer: Any) -> float | None:
     return int(answer[0]) + int(answer[1]) / 1e6
 
 
+def milliseconds(seconds: float) -> int:
+    """Whole ones, as entry ids have them: half of all ends of a millisecond are a hair below it as a float."""
+    return round(seconds * 1e6) // 1000
+
+
 class Wire:
     """One connection that is logged in. For one thread at a time.
 

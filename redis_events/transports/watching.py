@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .. import announcements
+from .. import announcements, floors
 from ..conf import conf
 from ..exceptions import Unreachable
 from .base import Delivery, Subscription
-from .client import Command, Waiter, Wire, by_name, refused, seconds_of
+from .client import Command, Waiter, Wire, by_name, milliseconds, refused, seconds_of
 from .roads import BLOCK, MARGIN, delivery, is_error
 
 TIMEOUT = 1.0
@@ -38,7 +38,8 @@ class StreamWatch:
         self._wire, self._care = Wire(self.location, timeout=TIMEOUT), Wire(self.location, timeout=TIMEOUT)
         self._waiter = self._waiter or Waiter()
         self._waiter.add(self._wire)
-        self._began = _now(self._call([("TIME",)])[0])
+        # What a new channel has from this very millisecond on may have come after us.
+        self._began = floors.before(_now(self._call([("TIME",)])[0]))
         self._last = {channel: self._end_of(channel) for channel in self._channels()}
         self._next_look = time.monotonic() + conf.POLL
 
@@ -137,4 +138,4 @@ class StreamWatch:
 
 def _now(answer: Any) -> str:
     """The server's time as an entry id; ours where it may not be asked."""
-    return f"{int((seconds_of(answer) or time.time()) * 1000)}-0"
+    return f"{milliseconds(seconds_of(answer) or time.time())}-0"

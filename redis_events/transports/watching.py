@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from .. import announcements, floors
+from .. import announcements
 from ..conf import conf
 from ..exceptions import Unreachable
 from .base import Delivery, Subscription
@@ -38,8 +38,7 @@ class StreamWatch:
         self._wire, self._care = Wire(self.location, timeout=TIMEOUT), Wire(self.location, timeout=TIMEOUT)
         self._waiter = self._waiter or Waiter()
         self._waiter.add(self._wire)
-        # What a new channel has from this very millisecond on may have come after us.
-        self._began = floors.before(_now(self._call([("TIME",)])[0]))
+        self._began = _before_now(self._call([("TIME",)])[0])
         self._last = {channel: self._end_of(channel) for channel in self._channels()}
         self._next_look = time.monotonic() + conf.POLL
 
@@ -136,6 +135,9 @@ class StreamWatch:
         self._asked_at = None
 
 
-def _now(answer: Any) -> str:
-    """The server's time as an entry id; ours where it may not be asked."""
-    return f"{milliseconds(seconds_of(answer) or time.time())}-0"
+def _before_now(answer: Any) -> str:
+    """The last entry id before this millisecond of the server's clock, of ours where it may not be asked.
+
+    What a new channel has of this very millisecond may have come after us.
+    """
+    return f"{milliseconds(seconds_of(answer) or time.time()) - 1}-{2**64 - 1}"

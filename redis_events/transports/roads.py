@@ -59,7 +59,7 @@ class Road:
     @property
     def is_answered(self) -> bool:
         """Whether the answer to a read is here already, so that the socket has nothing to tell."""
-        return None in self._awaited[: len(self._replies)]
+        return bool(self._replies) and None in self._awaited[: len(self._replies)]
 
     def ask(self, limit: int, *, blocks: bool, ahead: bool) -> None:
         """Acknowledge, and read on where no read is under way; with ``ahead`` also where one is."""
@@ -91,15 +91,20 @@ class Road:
         """
         if not self.is_answered:
             self._replies += self.wire.read(self.wire.timeout)
-        if not self.is_answered:
-            return None
-        at = self._awaited.index(None)
-        answered = list(zip(self._awaited[:at], self._replies[:at], strict=True))
-        answer = next((reply for _, reply in answered if is_error(reply)), self._replies[at])
-        del self._awaited[: at + 1], self._replies[: at + 1]
+            if not self.is_answered:
+                return None
+        acknowledged = []
+        refusal = None
+        while (each := self._awaited.pop(0)) is not None:
+            reply = self._replies.pop(0)
+            if is_error(reply):
+                refusal = reply
+            else:
+                acknowledged.append(each)
+        answer = self._replies.pop(0)
         self.is_blocked = False
         self._asked_at = time.monotonic() if self.is_asked else None
-        return [each for each, reply in answered if each and not is_error(reply)], answer
+        return acknowledged, refusal or answer
 
     def deliveries(self, answer: Any) -> list[Delivery]:
         """The deliveries in the answer to a read."""

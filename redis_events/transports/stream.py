@@ -104,7 +104,8 @@ class StreamTransport(Transport):
     def receive(self, *, limit: int, timeout: float) -> list[Delivery]:
         self._is_quick = time.monotonic() - self._handed_over < QUICK
         found = self._receive_at_once(limit) if timeout <= 0 else self._await(limit, time.monotonic() + timeout)
-        self._read_ahead(limit)
+        if self._is_quick:
+            self._read_ahead(limit)
         self._handed_over = time.monotonic()
         return found
 
@@ -206,7 +207,7 @@ class StreamTransport(Transport):
 
     def _read_ahead(self, limit: int) -> None:
         for road in self._roads:
-            if self._is_quick and road.is_full and not road.is_asked:
+            if road.is_full and not road.is_asked:
                 road.ask(limit, blocks=False, ahead=True)
 
     def _read_roads(self, until: float) -> tuple[list[Delivery], bool]:
@@ -225,11 +226,14 @@ class StreamTransport(Transport):
         buffered = [road for road in self._roads if road.is_answered or road.wire.has_buffered]
         wires, is_woken = self._waiter.wait(0.0 if buffered else timeout)
         self._ready.extend(road for road in self._roads if road.wire in wires or road in buffered)
-        if any(road.is_dead and road not in self._ready for road in self._roads):
+        if len(self._ready) < len(self._roads) and self._has_dead_road():
             raise Unreachable("no answer to a read")
         if self._ready:
             self.heard = time.monotonic()
         return is_woken
+
+    def _has_dead_road(self) -> bool:
+        return any(road.is_dead and road not in self._ready for road in self._roads)
 
     def _collect(self, road: Road) -> list[Delivery]:
         collected = road.collect()

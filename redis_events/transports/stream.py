@@ -226,14 +226,11 @@ class StreamTransport(Transport):
         buffered = [road for road in self._roads if road.is_answered or road.wire.has_buffered]
         wires, is_woken = self._waiter.wait(0.0 if buffered else timeout)
         self._ready.extend(road for road in self._roads if road.wire in wires or road in buffered)
-        if len(self._ready) < len(self._roads) and self._has_dead_road():
+        if any(road.is_dead and road not in self._ready for road in self._roads):
             raise Unreachable("no answer to a read")
         if self._ready:
             self.heard = time.monotonic()
         return is_woken
-
-    def _has_dead_road(self) -> bool:
-        return any(road.is_dead and road not in self._ready for road in self._roads)
 
     def _collect(self, road: Road) -> list[Delivery]:
         collected = road.collect()
